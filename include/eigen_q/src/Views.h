@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MPL-2.0
+// What a kernel sees: plain pointers, sizes and strides. No Eigen type crosses into src/, so one compiled library
+// serves programs built with any Eigen version, alignment or vectorisation flags, and nvcc never parses Eigen.
+#ifndef EIGENQ_VIEWS_H
+#define EIGENQ_VIEWS_H
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+namespace EigenQ {
+
+/** Sizes and positions; the type of Eigen::Index as Eigen ships it. */
+using Index = std::ptrdiff_t;
+
+/** The arithmetic types of dense operands. kDouble reaches only the reference kernel, for gradient checks. */
+enum class ScalarType : std::uint8_t { kFloat, kHalf, kBFloat16, kDouble };
+
+namespace internal {
+
+/** A dense rows×cols matrix in somebody else's memory; strides count elements and may be negative. */
+template <typename Void>
+struct BasicDenseView {
+  Void* data = nullptr;
+  ScalarType scalar = ScalarType::kFloat;
+  Index rows = 0;
+  Index cols = 0;
+  Index rowStride = 0;  // from (i, j) to (i + 1, j)
+  Index colStride = 0;  // from (i, j) to (i, j + 1)
+
+  BasicDenseView transpose() const { return {data, scalar, cols, rows, colStride, rowStride}; }
+};
+using DenseView = BasicDenseView<void>;
+using ConstDenseView = BasicDenseView<const void>;
+
+/** absmax of a block, plain or nested (an absmax that is itself quantised blockwise to 8 bits; QLoRA's double
+ * quantisation). */
+struct AbsmaxView {
+  const float* plain = nullptr;  // one value a block; null when nested
+
+  const std::uint8_t* codes = nullptr;  // one code a block
+  const float* codeTable = nullptr;     // 256 entries
+  const float* absmax2 = nullptr;       // one value for nestedBlockSize codes
+  Index nestedBlockSize = 0;
+  float offset = 0;
+
+  /** Two roundings, as bitsandbytes decodes it outside its kernels: r32(r32(table·absmax2) + offset). */
+  float operator()(Index block) const {
+    if (plain) return plain[block];
+    // volatile keeps the compiler from contracting the product and the sum into one rounding.
+    const volatile float scaled = codeTable[codes[block]] * absmax2[block / nestedBlockSize];
+    return scaled + offset;
+  }
+};
+
+enum class WeightFormat : std::uint8_t { kInt8, kFourBit };
+
+/** A rows×cols window of a quantised matrix. Codes lie row-major: element (i, j) of the window is the
+ * (offset + i·stride + j)-th code of the whole matrix. */
+struct WeightView {
+  WeightFormat format = WeightFormat::kInt8;
+  const void* codes = nullptr;  // kInt8: one signed byte each. kFourBit: two a byte, the first in the high nibble.
+  Index rows = 0;
+  Index cols = 0;
+  Index stride = 0;
+  Index offset = 0;
+
+  const float* rowAbsmax = nullptr;  // kInt8: absmax of each row of the window (SCB)
+
+  const float* codeTable = nullptr;  // kFourBit: 16 values
+  AbsmaxView absmax;                 // kFourBit: of flat blocks of the whole matrix
+  Index blockSize = 0;               // kFourBit: values per absmax, a power of two
+
+  WeightView window(Index row, Index col, Index windowRows, Index windowCols) const {
+    WeightView w = *this;
+    w.rows = windowRows;
+    w.cols = windowCols;
+    w.offset += row * stride + col;
+    if (rowAbsmax) w.rowAbsmax += row;
+    return w;
+  }
+};
+
+}  // namespace internal
+}  // namespace EigenQ
+
+#endif  // EIGENQ_VIEWS_H
