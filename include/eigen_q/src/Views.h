@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 namespace EigenQ {
 
@@ -40,18 +39,20 @@ struct AbsmaxView {
 
   const std::uint8_t* codes = nullptr;  // one code a block
   const float* codeTable = nullptr;     // 256 entries
-  const float* absmax2 = nullptr;       // one value for nestedBlockSize codes
-  Index nestedBlockSize = 0;
+  const float* absmax2 = nullptr;       // one value for 2^nestedBlockShift codes
+  int nestedBlockShift = 0;
   float offset = 0;
 
   /** Two roundings, as bitsandbytes decodes it outside its kernels: r32(r32(table·absmax2) + offset). */
   float operator()(Index block) const {
     if (plain) return plain[block];
     // volatile keeps the compiler from contracting the product and the sum into one rounding.
-    const volatile float scaled = codeTable[codes[block]] * absmax2[block / nestedBlockSize];
+    const volatile float scaled = codeTable[codes[block]] * absmax2[block >> nestedBlockShift];
     return scaled + offset;
   }
 };
+
+constexpr float kInverse127 = 1.0f / 127.0f;
 
 enum class WeightFormat : std::uint8_t { kInt8, kFourBit };
 
@@ -69,7 +70,17 @@ struct WeightView {
 
   const float* codeTable = nullptr;  // kFourBit: 16 values
   AbsmaxView absmax;                 // kFourBit: of flat blocks of the whole matrix
-  Index blockSize = 0;               // kFourBit: values per absmax, a power of two
+  int blockShift = 0;                // kFourBit: 2^blockShift values share an absmax
+
+  /** The value that element (i, j) stands for. int8: r32(r32(code·absmax)·r32(1/127)); 4-bit: r32(table·absmax). */
+  float coeff(Index i, Index j) const {
+    const Index flat = offset + i * stride + j;
+    if (format == WeightFormat::kInt8) {
+      return static_cast<float>(static_cast<const std::int8_t*>(codes)[flat]) * rowAbsmax[i] * kInverse127;
+    }
+    const std::uint8_t pair = static_cast<const std::uint8_t*>(codes)[flat >> 1];
+    return codeTable[flat & 1 ? pair & 15 : pair >> 4] * absmax(flat >> blockShift);
+  }
 
   WeightView window(Index row, Index col, Index windowRows, Index windowCols) const {
     WeightView w = *this;
