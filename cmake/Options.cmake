@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MPL-2.0
+# What a builder may choose. Everything here is scoped to our directories: a project that adds EigenQ with
+# add_subdirectory or FetchContent keeps its own flags and build type.
+
+option(EIGENQ_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(EIGENQ_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
+option(EIGENQ_BUILD_BENCHMARKS "Build the benchmarks" OFF)
+option(EIGENQ_INSTALL "Generate the install target" ${PROJECT_IS_TOP_LEVEL})
+option(EIGENQ_WARNINGS_AS_ERRORS "Treat warnings in our own code as errors" OFF)
+set(EIGENQ_SANITIZE "" CACHE STRING "Sanitizers to build with, for example address;undefined")
+
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo or MinSizeRel" FORCE)
+endif()
+
+# A CUDA toolkit is used where there is one; asking for it where there is none is an error.
+if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED EIGENQ_WITH_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(cuda_found ON)
+  endif()
+endif()
+option(EIGENQ_WITH_CUDA "Build what needs a CUDA toolkit" ${cuda_found})
+if(EIGENQ_WITH_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "EIGENQ_WITH_CUDA is ON, but no CUDA compiler was found. Put nvcc on the PATH, set the "
+                        "environment variable CUDACXX to it, or configure with -DEIGENQ_WITH_CUDA=OFF.")
+  endif()
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90a)  # A100, and H100 with its own instructions
+  endif()
+  enable_language(CUDA)
+endif()
+
+set(cxx_warnings -Wall -Wextra -Wconversion)
+if(EIGENQ_WARNINGS_AS_ERRORS)
+  list(APPEND cxx_warnings -Werror)
+endif()
+add_compile_options("$<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang,AppleClang>:${cxx_warnings}>")
+
+if(EIGENQ_SANITIZE)
+  list(JOIN EIGENQ_SANITIZE "," sanitizers)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${sanitizers}>
+                      $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=all>
+                      $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
+  add_link_options(-fsanitize=${sanitizers})
+endif()

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MPL-2.0
+# cmake -D STEP=install|find_package|pkg_config|fetch_content -D … -P check.cmake: one way of using the package.
+# The consumer prints the version it was built with; the last line of every step holds it to VERSION.
+
+set(prefix ${WORK_DIR}/prefix)
+set(consumer_build ${WORK_DIR}/${STEP})
+
+function(run)
+  execute_process(COMMAND ${ARGV} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+function(run_consumer program)
+  execute_process(COMMAND ${program} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(STRIP "${output}" output)
+  if(NOT output STREQUAL "EigenQ ${VERSION}")
+    message(FATAL_ERROR "expected \"EigenQ ${VERSION}\", the consumer printed \"${output}\"")
+  endif()
+endfunction()
+
+# Configures, builds and runs the consumer project in the folder of the step's name.
+function(build_consumer)
+  file(REMOVE_RECURSE ${consumer_build})
+  run(${CMAKE_COMMAND} -S ${SOURCE_DIR}/test/package/${STEP} -B ${consumer_build} -G ${GENERATOR}
+      -D CMAKE_BUILD_TYPE=${BUILD_TYPE} -D CMAKE_CXX_COMPILER=${CXX} -D CMAKE_CXX_FLAGS=${CXX_FLAGS}
+      -D Eigen3_DIR=${Eigen3_DIR} ${ARGN})
+  run(${CMAKE_COMMAND} --build ${consumer_build})
+  run_consumer(${consumer_build}/consumer)
+endfunction()
+
+# Installs, then moves the tree: what still works afterwards is relocatable.
+function(check_install)
+  file(REMOVE_RECURSE ${prefix} ${prefix}.before)
+  run(${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${prefix}.before)
+  file(RENAME ${prefix}.before ${prefix})
+endfunction()
+
+function(check_find_package)
+  build_consumer(-D CMAKE_PREFIX_PATH=${prefix} -D EXPECTED_VERSION=${VERSION})
+endfunction()
+
+function(check_pkg_config)
+  file(GLOB_RECURSE pc_file ${prefix}/eigenq.pc)
+  cmake_path(GET pc_file PARENT_PATH pc_dir)
+  cmake_path(GET pc_dir PARENT_PATH library_dir)
+  # Eigen's package lies in share/eigen3/cmake, its pkg-config file in share/pkgconfig.
+  set(ENV{PKG_CONFIG_PATH} ${pc_dir}:${Eigen3_DIR}/../../pkgconfig)
+  set(ENV{LD_LIBRARY_PATH} ${library_dir})
+  file(MAKE_DIRECTORY ${consumer_build})
+  execute_process(COMMAND pkg-config --cflags --libs eigenq OUTPUT_VARIABLE flags COMMAND_ERROR_IS_FATAL ANY)
+  separate_arguments(flags UNIX_COMMAND "${flags}")
+  separate_arguments(CXX_FLAGS UNIX_COMMAND "${CXX_FLAGS}")
+  run(${CXX} -std=c++17 ${CXX_FLAGS} ${SOURCE_DIR}/test/package/consumer.cpp ${flags} -o ${consumer_build}/consumer)
+  run_consumer(${consumer_build}/consumer)
+endfunction()
+
+# Built shared, since the installed package is usually static: both kinds of library are linked and run.
+function(check_fetch_content)
+  build_consumer(-D BUILD_SHARED_LIBS=ON)
+endfunction()
+
+cmake_language(CALL check_${STEP})
