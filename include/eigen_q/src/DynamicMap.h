@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MPL-2.0
+// The dynamic map: 256 levels whose spacing shrinks with magnitude (8-bit Optimizers, arXiv:2110.02861), and the search
+// for the level nearest to a value. The scalar definition that every backend answers to. Bytes: doc/formats.md#dynamic.
+#ifndef EIGENQ_DYNAMICMAP_H
+#define EIGENQ_DYNAMICMAP_H
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "Macros.h"
+
+namespace EigenQ {
+namespace internal {
+
+constexpr int kByteLevels = 256;
+
+/** Levels in ascending order. */
+using ByteCodeTable = std::array<float, kByteLevels>;
+
+/** The default 8-bit code tables, made once: signed for values, unsigned for second moments. */
+const ByteCodeTable& signedDynamicMap();
+const ByteCodeTable& unsignedDynamicMap();
+
+/** thresholds[j] parts code j from code j + 1: the code of v is the number of thresholds that v exceeds. */
+using ByteThresholds = std::array<float, kByteLevels - 1>;
+
+/** Midpoints of neighbouring levels, rounded to float as bitsandbytes' CUDA kernel does. A tie goes to the even code:
+ * an odd midpoint therefore moves down by one ulp, which makes one strict comparison serve both parities. */
+inline ByteThresholds byteThresholds(const float* table) {
+  ByteThresholds thresholds{};
+  float previous = -std::numeric_limits<float>::infinity();
+  for (std::size_t j = 0; j < thresholds.size(); ++j) {
+    const float midpoint = (table[j] + table[j + 1]) * 0.5f;
+    const bool odd = j % 2 == 1;
+    const float t = odd ? std::nextafter(midpoint, -std::numeric_limits<float>::infinity()) : midpoint;
+    thresholds[j] = previous = std::max(previous, t);  // levels that repeat must not unsort the search
+  }
+  return thresholds;
+}
+
+/** Code of the level nearest to \a v = value / absmax; NaN takes code 0, as in bitsandbytes' CUDA kernel. */
+EIGENQ_HOST_DEVICE inline std::uint8_t encodeByte(float v, const float* thresholds) {
+  int code = 0;
+  for (int step = kByteLevels / 2; step > 0; step /= 2) code += v > thresholds[code + step - 1] ? step : 0;
+  return static_cast<std::uint8_t>(code);
+}
+
+}  // namespace internal
+}  // namespace EigenQ
+
+#endif  // EIGENQ_DYNAMICMAP_H
