@@ -17,6 +17,7 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/EigenQConfig.cmake ${CMAKE_CURRENT_BIN
 
 # From lib/pkgconfig back to the prefix, so that the tree can be moved as a whole.
 file(RELATIVE_PATH pc_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" pc_prefix ${pc_prefix})
 get_target_property(library_type eigenq TYPE)
 if(library_type STREQUAL STATIC_LIBRARY)
   set(pc_private_libs ${CMAKE_THREAD_LIBS_INIT})
