@@ -21,6 +21,13 @@ constexpr Index kMinBlockSize = 32;
 constexpr Index kMaxBlockSize = 4096;
 constexpr bool isBlockSize(Index n) { return n >= kMinBlockSize && n <= kMaxBlockSize && (n & (n - 1)) == 0; }
 
+/** log₂ of a block size: the block of a value is its flat index shifted by this. */
+constexpr int blockShift(Index blockSize) {
+  int shift = 0;
+  while (Index{1} << shift < blockSize) ++shift;
+  return shift;
+}
+
 /** Blocks that \a count values fill; the last may be partial. */
 constexpr Index blockCount(Index count, Index blockSize) { return (count + blockSize - 1) / blockSize; }
 

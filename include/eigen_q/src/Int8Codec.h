@@ -9,12 +9,12 @@
 #include <cstdint>
 
 #include "Macros.h"
+#include "Views.h"
 
 namespace EigenQ {
 namespace internal {
 
 constexpr float kInt8Max = 127;
-constexpr float kInverseInt8Max = 0x1.020408p-7f;  // RN(1/127)
 
 /** Below this the scale 127/absmax would overflow: such a vector counts as zero. */
 constexpr float kInt8SmallestAbsmax = kInt8Max / FLT_MAX * (1 + FLT_EPSILON);
@@ -34,7 +34,7 @@ EIGENQ_HOST_DEVICE inline std::int8_t encodeInt8(float value, float scale) {
 
 /** r32(r32(code·absmax)·RN(1/127)): two roundings, as bitsandbytes' int8_vectorwise_dequant. */
 EIGENQ_HOST_DEVICE inline float decodeInt8(std::int8_t code, float absmax) {
-  return static_cast<float>(code) * absmax * kInverseInt8Max;
+  return static_cast<float>(code) * absmax * kInverse127;
 }
 
 }  // namespace internal

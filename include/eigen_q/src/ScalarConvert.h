@@ -41,8 +41,10 @@ EIGENQ_HOST_DEVICE inline float halfToFloat(std::uint16_t h) {
   const std::uint32_t sign = std::uint32_t{h & 0x8000u} << 16;
   const std::uint32_t magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00) return floatOf(sign | kFloatInfinity | magnitude << 13);  // infinity, NaN
-  // Exponent bias 15 read as bias 127 is 2^-112 too small; the product is exact and normalises subnormals.
-  return floatOf(sign | bitsOf(floatOf(magnitude << 13) * 0x1p112f));
+  // Exponents move from bias 15 to bias 127. A subnormal gets a leading one for the move and gives it back, so that
+  // no subnormal float occurs, which a flushing backend would lose.
+  const std::uint32_t moved = (magnitude << 13) + 0x38000000u;
+  return floatOf(sign | (magnitude < 0x400 ? bitsOf(floatOf(moved + 0x800000u) - 0x1p-14f) : moved));
 }
 
 /** NaNs stay NaNs: they keep their upper payload bits and turn quiet. */
