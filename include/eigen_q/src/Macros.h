@@ -9,4 +9,12 @@
 #define EIGENQ_HOST_DEVICE
 #endif
 
+// For functions that a kernel file compiled for AVX-512 shares with baseline code: emitted out of line, either copy could
+// become everybody's at link time.
+#if defined(__GNUC__)
+#define EIGENQ_STRONG_INLINE inline __attribute__((always_inline))
+#else
+#define EIGENQ_STRONG_INLINE inline
+#endif
+
 #endif  // EIGENQ_MACROS_H

@@ -10,7 +10,7 @@ namespace internal {
 /** r32(a·b), rounded before anything is added to it: a sum behind it keeps its own rounding.
  * g++ contracts across statements by default and clang's pragma yields to -ffp-contract=fast, so only an opaque
  * value is safe in a header that is compiled with the user's flags. The empty asm costs no instruction. */
-EIGENQ_HOST_DEVICE inline float roundedProduct(float a, float b) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float roundedProduct(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
 #elif defined(__GNUC__) && (defined(__x86_64__) || defined(__SSE2__))

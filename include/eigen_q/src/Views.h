@@ -7,6 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "Macros.h"
+#include "RoundedProduct.h"
+
 namespace EigenQ {
 
 /** Sizes and positions; the type of Eigen::Index as Eigen ships it. */
@@ -27,7 +30,7 @@ struct BasicDenseView {
   Index rowStride = 0;  // from (i, j) to (i + 1, j)
   Index colStride = 0;  // from (i, j) to (i, j + 1)
 
-  BasicDenseView transpose() const { return {data, scalar, cols, rows, colStride, rowStride}; }
+  EIGENQ_STRONG_INLINE BasicDenseView transpose() const { return {data, scalar, cols, rows, colStride, rowStride}; }
 };
 using DenseView = BasicDenseView<void>;
 using ConstDenseView = BasicDenseView<const void>;
@@ -44,11 +47,9 @@ struct AbsmaxView {
   float offset = 0;
 
   /** Two roundings, as bitsandbytes decodes it outside its kernels: r32(r32(table·absmax2) + offset). */
-  float operator()(Index block) const {
+  EIGENQ_STRONG_INLINE float operator()(Index block) const {
     if (plain) return plain[block];
-    // volatile keeps the compiler from contracting the product and the sum into one rounding.
-    const volatile float scaled = codeTable[codes[block]] * absmax2[block >> nestedBlockShift];
-    return scaled + offset;
+    return roundedProduct(codeTable[codes[block]], absmax2[block >> nestedBlockShift]) + offset;
   }
 };
 
@@ -73,7 +74,7 @@ struct WeightView {
   int blockShift = 0;                // kFourBit: 2^blockShift values share an absmax
 
   /** The value that element (i, j) stands for. int8: r32(r32(code·absmax)·r32(1/127)); 4-bit: r32(table·absmax). */
-  float coeff(Index i, Index j) const {
+  EIGENQ_STRONG_INLINE float coeff(Index i, Index j) const {
     const Index flat = offset + i * stride + j;
     if (format == WeightFormat::kInt8) {
       return static_cast<float>(static_cast<const std::int8_t*>(codes)[flat]) * rowAbsmax[i] * kInverse127;
@@ -82,7 +83,7 @@ struct WeightView {
     return codeTable[flat & 1 ? pair & 15 : pair >> 4] * absmax(flat >> blockShift);
   }
 
-  WeightView window(Index row, Index col, Index windowRows, Index windowCols) const {
+  EIGENQ_STRONG_INLINE WeightView window(Index row, Index col, Index windowRows, Index windowCols) const {
     WeightView w = *this;
     w.rows = windowRows;
     w.cols = windowCols;

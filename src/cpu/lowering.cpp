@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MPL-2.0
+#include <eigen_q/src/Lowering.h>
+
+#include "kernels.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace EigenQ {
+namespace internal {
+namespace {
+
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+bool hasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool hasAvx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+const char* cpuLacksAvx2() { return hasAvx2() ? nullptr : "this CPU has no AVX2 with FMA"; }
+const char* cpuLacksAvx512() { return hasAvx512() ? nullptr : "this CPU has no AVX-512 F, BW, VL, DQ"; }
+#endif
+const char* cpuLacksNothing() { return nullptr; }
+
+const char* refuseGemmShape(const QuantizedProduct& p) {
+  if (p.x.scalar == ScalarType::kDouble) return "double operands want double sums";
+  return nullptr;
+}
+
+const char* refuseGemvShape(const QuantizedProduct& p) {
+  if (!p.transposed) return "W is not used transposed: its rows are no dot products";
+  if (p.y.rows > 8) return "more than 8 rows of X: a decoded panel pays off";
+  return refuseGemmShape(p);
+}
+
+template <const char* (*CpuLacks)(), const char* (*RefuseShape)(const QuantizedProduct&)>
+const char* refuse(const QuantizedProduct& p) {
+  const char* lack = CpuLacks();
+  return lack ? lack : RefuseShape(p);
+}
+
+const char* refuseNothing(const QuantizedProduct&) { return nullptr; }
+
+constexpr Lowering kHostLowerings[] = {
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+    {"avx512.gemv", refuse<cpuLacksAvx512, refuseGemvShape>, runGemvAvx512},
+    {"avx512.gemm", refuse<cpuLacksAvx512, refuseGemmShape>, runGemmAvx512},
+    {"avx2.gemv", refuse<cpuLacksAvx2, refuseGemvShape>, runGemvAvx2},
+    {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
+#endif
+    {"portable.gemv", refuse<cpuLacksNothing, refuseGemvShape>, runGemvPortable},
+    {"portable.gemm", refuse<cpuLacksNothing, refuseGemmShape>, runGemmPortable},
+    {"reference", refuseNothing, runReference},
+};
+
+struct Dequantizer {
+  const char* name;
+  const char* (*cpuLacks)();
+  DequantizeFunction run;
+};
+
+constexpr Dequantizer kHostDequantizers[] = {
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+    {"avx512.dequantize", cpuLacksAvx512, dequantizeAvx512},
+    {"avx2.dequantize", cpuLacksAvx2, dequantizeAvx2},
+#endif
+    {"portable.dequantize", cpuLacksNothing, dequantizePortable},
+};
+
+struct ObserverSlot {
+  LoweringObserver observer = nullptr;
+  void* context = nullptr;
+};
+thread_local ObserverSlot t_observer;
+
+bool logWanted() {
+  static const bool wanted = [] {
+    const char* topics = std::getenv("EIGENQ_LOG");
+    return topics && std::strstr(topics, "lowering");
+  }();
+  return wanted;
+}
+
+const char* nameOf(ScalarType scalar) {
+  switch (scalar) {
+    case ScalarType::kFloat:
+      return "float";
+    case ScalarType::kHalf:
+      return "half";
+    case ScalarType::kBFloat16:
+      return "bfloat16";
+    case ScalarType::kDouble:
+      return "double";
+  }
+  return "?";
+}
+
+void logChoice(const QuantizedProduct& p, const Lowering& chosen) {
+  std::fprintf(stderr, "eigenq: Y %tdx%td = X %tdx%td (%s) * %s%s: %s\n", p.y.rows, p.y.cols, p.x.rows, p.x.cols,
+               nameOf(p.x.scalar), p.w.format == WeightFormat::kInt8 ? "int8" : "4-bit", p.transposed ? "^T" : "",
+               chosen.name);
+  for (const Lowering* row = kHostLowerings; row != &chosen; ++row) {
+    std::fprintf(stderr, "eigenq:   not %s: %s\n", row->name, row->refuse(p));
+  }
+}
+
+void report(const char* kernel, const QuantizedProduct* product) {
+  if (t_observer.observer) t_observer.observer({kernel, product}, t_observer.context);
+}
+
+}  // namespace
+
+LoweringTable hostLowerings() {
+  return {kHostLowerings, static_cast<int>(sizeof kHostLowerings / sizeof *kHostLowerings)};
+}
+
+void setLoweringObserver(LoweringObserver observer, void* context) { t_observer = {observer, context}; }
+
+void lower(const QuantizedProduct& product) {
+  const Lowering* row = kHostLowerings;
+  while (row->refuse(product)) ++row;  // the reference never refuses
+  if (logWanted()) logChoice(product, *row);
+  report(row->name, &product);
+  if (product.y.rows > 0 && product.y.cols > 0) row->run(product);
+}
+
+void dequantize(const WeightView& w, bool transposed, const DenseView& y, const Epilogue& epilogue) {
+  const Dequantizer* row = kHostDequantizers;
+  while (row->cpuLacks()) ++row;
+  if (logWanted()) std::fprintf(stderr, "eigenq: Y %tdx%td = W: %s\n", y.rows, y.cols, row->name);
+  report(row->name, nullptr);
+  if (y.rows == 0 || y.cols == 0) return;
+  if (transposed) {
+    row->run(w, y.transpose(), epilogue.transpose());
+  } else {
+    row->run(w, y, epilogue);
+  }
+}
+
+}  // namespace internal
+}  // namespace EigenQ

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MPL-2.0
+// Dense operands on their way into and out of the kernels, which compute on packed float only. Compiled once, for the
+// baseline instruction set.
+#ifndef EIGENQ_CPU_OPERANDS_H
+#define EIGENQ_CPU_OPERANDS_H
+
+#include <eigen_q/src/Lowering.h>
+
+namespace EigenQ {
+namespace internal {
+
+/** Rows [row, row + tileRows) of x as float, column by column: packed[k·tileRows + i] = x(row + i, k). Rows beyond the
+ * last are zero. */
+void packTile(const ConstDenseView& x, Index row, Index tileRows, float* packed);
+
+/** y's window of rows×cols at (row, col) = epilogue(acc), acc row-major with \a ld floats from row to row. The
+ * epilogue's bias and residual are those of the whole y. */
+void storeTile(const float* acc, Index ld, Index row, Index col, Index rows, Index cols, const DenseView& y,
+               const Epilogue& epilogue);
+
+}  // namespace internal
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CPU_OPERANDS_H

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MPL-2.0
+#include "parallel.h"
+
+#include <eigen_q/src/Lowering.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace EigenQ {
+namespace {
+
+int initialThreads() {
+  if (const char* text = std::getenv("EIGENQ_NUM_THREADS")) {
+    const int wanted = std::atoi(text);
+    if (wanted > 0) return wanted;
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+std::atomic<int> g_threads{0};  // 0: not asked for yet
+
+/** One job at a time; workers and the caller take the next index until none is left. */
+class Pool {
+ public:
+  Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  ~Pool() {
+    {
+      const std::lock_guard<std::mutex> lock(m_mutex);
+      m_stop = true;
+    }
+    m_wake.notify_all();
+    for (std::thread& worker : m_workers) worker.join();
+  }
+
+  /** False when the pool is busy; nothing has been run then. */
+  bool tryRun(Index count, void (*task)(void*, Index), void* context, int threads) {
+    std::unique_lock<std::mutex> owner(m_owner, std::try_to_lock);
+    if (!owner.owns_lock()) return false;
+    {
+      const std::lock_guard<std::mutex> lock(m_mutex);
+      while (static_cast<int>(m_workers.size()) < threads - 1) m_workers.emplace_back([this] { work(); });
+      m_task = task;
+      m_context = context;
+      m_count = count;
+      m_next = 0;
+      m_failure = nullptr;
+      m_seats = threads - 1;
+      ++m_job;
+    }
+    m_wake.notify_all();
+    takeTasks();
+    std::unique_lock<std::mutex> lock(m_mutex);
+    m_seats = 0;  // a worker that has not woken yet has nothing left to do
+    m_idle.wait(lock, [this] { return m_active == 0; });
+    if (m_failure) std::rethrow_exception(m_failure);
+    return true;
+  }
+
+ private:
+  void takeTasks() {
+    try {
+      for (Index i = m_next++; i < m_count; i = m_next++) m_task(m_context, i);
+    } catch (...) {
+      m_next = m_count;
+      const std::lock_guard<std::mutex> lock(m_mutex);
+      if (!m_failure) m_failure = std::current_exception();
+    }
+  }
+
+  void work() {
+    std::unique_lock<std::mutex> lock(m_mutex);
+    for (unsigned long seen = 0;;) {
+      m_wake.wait(lock, [&] { return m_stop || (m_job != seen && m_seats > 0); });
+      if (m_stop) return;
+      seen = m_job;
+      --m_seats;
+      ++m_active;
+      lock.unlock();
+      takeTasks();
+      lock.lock();
+      if (--m_active == 0) m_idle.notify_one();
+    }
+  }
+
+  std::mutex m_owner;  // held by the caller whose job runs
+  std::mutex m_mutex;  // guards everything below but m_next
+  std::condition_variable m_wake, m_idle;
+  std::vector<std::thread> m_workers;
+  void (*m_task)(void*, Index) = nullptr;
+  void* m_context = nullptr;
+  Index m_count = 0;
+  std::atomic<Index> m_next{0};
+  std::exception_ptr m_failure;
+  unsigned long m_job = 0;
+  int m_seats = 0;
+  int m_active = 0;
+  bool m_stop = false;
+};
+
+Pool& pool() {
+  static Pool instance;
+  return instance;
+}
+
+struct AlignedDelete {
+  void operator()(float* p) const { ::operator delete(p, std::align_val_t(64)); }
+};
+
+}  // namespace
+
+int nbThreads() {
+  int threads = g_threads.load(std::memory_order_relaxed);
+  if (threads == 0) g_threads = threads = initialThreads();
+  return threads;
+}
+
+void setNbThreads(int threads) { g_threads = threads < 1 ? initialThreads() : threads; }
+
+namespace internal {
+
+void parallelFor(Index count, void (*task)(void*, Index), void* context) {
+  const int threads = static_cast<int>(std::min<Index>(nbThreads(), count));
+  if (threads > 1 && pool().tryRun(count, task, context, threads)) return;
+  for (Index i = 0; i < count; ++i) task(context, i);
+}
+
+float* scratch(Scratch slot, Index count) {
+  struct Buffer {
+    std::unique_ptr<float, AlignedDelete> data;
+    Index size = 0;
+  };
+  thread_local Buffer buffers[3];
+  Buffer& buffer = buffers[static_cast<int>(slot)];
+  if (buffer.size < count) {
+    buffer.data.reset();  // before the new one is asked for: never hold both
+    buffer.size = 0;
+    buffer.data.reset(
+        static_cast<float*>(::operator new(sizeof(float) * static_cast<std::size_t>(count), std::align_val_t(64))));
+    buffer.size = count;
+  }
+  return buffer.data.get();
+}
+
+}  // namespace internal
+}  // namespace EigenQ
