@@ -27,17 +27,26 @@ bool isRowMajorFloats(const BasicDenseView<Void>& a) {
   return a.scalar == ScalarType::kFloat && (a.cols == 1 || a.colStride == 1) && (a.rows == 1 || a.rowStride == a.cols);
 }
 
-/** Calls \a visit(offset in memory, offset in the panel) for each element of rows [row, row + rows), in the order of
- * memory. */
+constexpr Index kTile = 8;  // tiles of 8×8: rows and columns of a power of two apart share their cache sets of 8 ways
+
+/** Calls \a visit(offset in memory, offset in the panel) for each element of rows [row, row + rows), in an order that
+ * suits both. */
 template <typename Void, typename Visit>
 void walkPanel(const BasicDenseView<Void>& a, Index row, Index rows, Visit&& visit) {
   const Index base = row * a.rowStride;
+  const auto visitAt = [&](Index i, Index j) { visit(base + i * a.rowStride + j * a.colStride, i * a.cols + j); };
   if (std::abs(a.colStride) <= std::abs(a.rowStride)) {
     for (Index i = 0; i < rows; ++i)
-      for (Index j = 0; j < a.cols; ++j) visit(base + i * a.rowStride + j * a.colStride, i * a.cols + j);
-  } else {
-    for (Index j = 0; j < a.cols; ++j)
-      for (Index i = 0; i < rows; ++i) visit(base + i * a.rowStride + j * a.colStride, i * a.cols + j);
+      for (Index j = 0; j < a.cols; ++j) visitAt(i, j);
+    return;
+  }
+  for (Index jTile = 0; jTile < a.cols; jTile += kTile) {
+    const Index jEnd = std::min(jTile + kTile, a.cols);
+    for (Index iTile = 0; iTile < rows; iTile += kTile) {
+      const Index iEnd = std::min(iTile + kTile, rows);
+      for (Index j = jTile; j < jEnd; ++j)
+        for (Index i = iTile; i < iEnd; ++i) visitAt(i, j);
+    }
   }
 }
 

@@ -43,8 +43,10 @@ inline ByteThresholds byteThresholds(const float* table) {
 
 /** Code of the level nearest to \a v = value / absmax; NaN takes code 0, as in bitsandbytes' CUDA kernel. */
 EIGENQ_HOST_DEVICE inline std::uint8_t encodeByte(float v, const float* thresholds) {
-  int code = 0;
-  for (int step = kByteLevels / 2; step > 0; step /= 2) code += v > thresholds[code + step - 1] ? step : 0;
+  unsigned code = 0;
+  // A mask, not a branch: nobody can predict the bits of a code.
+  for (unsigned bit = kByteLevels / 2; bit > 0; bit /= 2)
+    code |= bit & -static_cast<unsigned>(v > thresholds[(code | bit) - 1]);
   return static_cast<std::uint8_t>(code);
 }
 
