@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_TAPE_IMPL_H
+#define EIGENQ_TAPE_IMPL_H
+
+// Member functions of Tape, Var and Operand. Included by Tape.h only.
+
+namespace EigenQ {
+namespace ad {
+
+template <typename Scalar>
+Var<Scalar> Tape<Scalar>::append(const Node& node) {
+  if (m_inBackward)
+    throw std::logic_error(std::string("Tape: '") + node.name +
+                           "' recorded inside a pullback; second derivatives are " + "not supported");
+  if (m_nodes.size() >= std::numeric_limits<std::uint32_t>::max()) throw std::length_error("Tape: too many nodes");
+  m_nodes.push_back(node);
+  return Variable(this, static_cast<std::uint32_t>(m_nodes.size() - 1), m_generation);
+}
+
+template <typename Scalar>
+Var<Scalar> Tape<Scalar>::append(const char* name, const Eigen::Map<Matrix>& value, bool requiresGrad) {
+  Node n{name, value.data(), value.rows(), value.cols()};
+  n.requiresGrad = requiresGrad;
+  return append(n);
+}
+
+template <typename Scalar>
+Var<Scalar> Tape<Scalar>::parameter(Parameter<Scalar>& p) {
+  Node n{"parameter", p.value().data(), p.rows(), p.cols()};
+  n.requiresGrad = p.requiresGrad();
+  n.parameter = &p;
+  n.parameterVersion = p.version();
+  return append(n);
+}
+
+template <typename Scalar>
+bool Tape<Scalar>::needsGrad(std::initializer_list<Variable> inputs) const {
+  bool needed = false;
+  for (const Variable& input : inputs)  // all of them: a foreign Var is an error wherever it stands
+    if (input && node(input).requiresGrad) needed = true;
+  return needed && m_gradEnabled;
+}
+
+template <typename Scalar>
+template <typename Pullback>
+Var<Scalar> Tape<Scalar>::record(const char* name, std::initializer_list<Variable> inputs,
+                                 const ArenaMatrix<Scalar>& value, Pullback&& pullback) {
+  const bool needed = needsGrad(inputs);
+  const Variable y = append(name, value, needed);
+  if (needed) attach(m_nodes.back(), std::forward<Pullback>(pullback));
+  return y;
+}
+
+template <typename Scalar>
+template <typename Pullback>
+void Tape<Scalar>::attach(Node& node, Pullback&& pullback) {
+  using Payload = std::decay_t<Pullback>;
+  node.payload = ::new (m_values.allocate<Payload>(1)) Payload(std::forward<Pullback>(pullback));
+  node.pull = [](void* payload, const ConstMap& dy, const ConstMap& y) {
+    Payload& f = *static_cast<Payload*>(payload);
+    if constexpr (std::is_invocable_v<Payload&, const ConstMap&, const ConstMap&>) {
+      f(dy, y);
+    } else {
+      static_assert(std::is_invocable_v<Payload&, const ConstMap&>,
+                    "EigenQ::ad: a pullback is called as pullback(dy) or pullback(dy, y)");
+      (void)y;
+      f(dy);
+    }
+  };
+  if constexpr (!std::is_trivially_destructible_v<Payload>)
+    node.destroy = [](void* payload) { static_cast<Payload*>(payload)->~Payload(); };
+}
+
+template <typename Scalar>
+std::size_t Tape<Scalar>::check(const Variable& v) const {
+  if (v.m_tape != this) throw std::logic_error("Var: used on a tape that is not its own");
+  if (v.m_generation != m_generation) throw std::logic_error("Var: used after Tape::clear()");
+  return v.m_id;
+}
+
+template <typename Scalar>
+typename Var<Scalar>::GradTarget Tape<Scalar>::gradTarget(Node& node) {
+  if (!node.requiresGrad)
+    throw std::logic_error(std::string("Var::grad: the result of '") + node.name + "' requires no gradient");
+  if (Parameter<Scalar>* const p = node.parameter) return {p->mutableGrad(), std::exchange(p->m_hasGrad, true)};
+  if (!node.grad) node.grad = newMatrix(node.rows, node.cols).data();
+  return {Eigen::Map<Matrix>(node.grad, node.rows, node.cols), std::exchange(node.hasGrad, true)};
+}
+
+template <typename Scalar>
+template <typename Derived>
+void Tape<Scalar>::backward(const Variable& y, const Eigen::DenseBase<Derived>& seed) {
+  const std::size_t last = check(y);
+  if (m_inBackward) throw std::logic_error("Tape::backward: called inside a pullback");
+  if (!m_nodes[last].requiresGrad)
+    throw std::logic_error(std::string("Tape::backward: the result of '") + m_nodes[last].name +
+                           "' depends on nothing that requires a gradient");
+  if (seed.rows() != y.rows() || seed.cols() != y.cols())
+    throw std::invalid_argument("Tape::backward: the seed and the result differ in shape");
+  checkParameters(last);
+  for (std::size_t i = 0; i <= last; ++i)
+    if (m_nodes[i].pull) m_nodes[i].hasGrad = false;  // leaves keep what earlier calls left
+  y.addGrad(seed.derived());
+  walk(last);
+}
+
+template <typename Scalar>
+void Tape<Scalar>::checkParameters(std::size_t last) const {
+  for (std::size_t i = 0; i <= last; ++i) {
+    const Parameter<Scalar>* const p = m_nodes[i].parameter;
+    if (p && p->version() != m_nodes[i].parameterVersion)
+      throw std::logic_error("Tape::backward: parameter '" + p->name() +
+                             "' was modified after the forward pass read it");
+  }
+}
+
+template <typename Scalar>
+void Tape<Scalar>::walk(std::size_t last) {
+  struct Flag {  // also lowered when a pullback throws
+    explicit Flag(bool& flag) : m_flag(flag) { m_flag = true; }
+    ~Flag() { m_flag = false; }
+    bool& m_flag;
+  };
+  const Flag inBackward(m_inBackward);
+  for (std::size_t i = last + 1; i-- > 0;) {
+    const Node& n = m_nodes[i];
+    if (!n.pull || !n.hasGrad) continue;
+    const Scratch<Scalar> frame(*this);
+    n.pull(n.payload, ConstMap(n.grad, n.rows, n.cols), ConstMap(n.value, n.rows, n.cols));
+  }
+}
+
+template <typename Scalar>
+void Tape<Scalar>::clear() {
+  if (m_inBackward) throw std::logic_error("Tape::clear: called inside a pullback");
+  destroyPayloads();
+  m_nodes.clear();
+  m_values.rewind({});
+  ++m_generation;
+}
+
+template <typename Scalar>
+void Tape<Scalar>::destroyPayloads() {
+  for (std::size_t i = m_nodes.size(); i-- > 0;)
+    if (m_nodes[i].destroy) m_nodes[i].destroy(m_nodes[i].payload);
+}
+
+template <typename Scalar>
+Tape<Scalar>& Var<Scalar>::tape() const {
+  if (!m_tape) throw std::logic_error("Var: default-constructed, it stands for no matrix");
+  return *m_tape;
+}
+
+template <typename Scalar>
+Eigen::Index Var<Scalar>::rows() const {
+  return tape().node(*this).rows;
+}
+
+template <typename Scalar>
+Eigen::Index Var<Scalar>::cols() const {
+  return tape().node(*this).cols;
+}
+
+template <typename Scalar>
+Eigen::Map<const Eigen::MatrixX<Scalar>> Var<Scalar>::value() const {
+  const auto& n = tape().node(*this);
+  return {n.value, n.rows, n.cols};
+}
+
+template <typename Scalar>
+Scalar Var<Scalar>::item() const {
+  const auto v = value();
+  eigen_assert(v.size() == 1 && "Var::item: the matrix is not 1x1");
+  return v(0, 0);
+}
+
+template <typename Scalar>
+bool Var<Scalar>::requiresGrad() const {
+  return tape().node(*this).requiresGrad;
+}
+
+template <typename Scalar>
+typename Var<Scalar>::GradTarget Var<Scalar>::gradTarget() const {
+  return tape().gradTarget(tape().node(*this));
+}
+
+template <typename Scalar>
+Eigen::Map<Eigen::MatrixX<Scalar>> Var<Scalar>::grad() const {
+  GradTarget target = gradTarget();
+  if (!target.accumulate) target.grad.setZero();
+  return target.grad;
+}
+
+template <typename Scalar>
+template <typename Xpr>
+void Var<Scalar>::addGrad(const Xpr& contribution) const {
+  if (!requiresGrad()) return;
+  eigen_assert(contribution.rows() == rows() && contribution.cols() == cols() && "Var::addGrad: shapes differ");
+  GradTarget target = gradTarget();
+  if (target.accumulate)
+    target.grad.noalias() += internal::asMatrix(contribution);
+  else
+    target.grad.noalias() = internal::asMatrix(contribution);
+}
+
+template <typename Scalar>
+Var<Scalar> Var<Scalar>::detach() const {
+  const auto& original = tape().node(*this);
+  auto n = original;
+  n = {"detach", original.value, original.rows, original.cols};
+  n.parameter = original.parameter;  // still read in place, so still checked for modification
+  n.parameterVersion = original.parameterVersion;
+  return tape().append(n);
+}
+
+template <typename Scalar>
+Var<Scalar> Operand<Scalar>::on(Tape<Scalar>& tape) const {
+  if (m_parameter) return tape.parameter(*m_parameter);
+  if (m_var && &m_var.tape() != &tape) throw std::logic_error("Var: used on a tape that is not its own");
+  return m_var;
+}
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_TAPE_IMPL_H

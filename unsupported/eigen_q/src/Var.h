@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_VAR_H
+#define EIGENQ_VAR_H
+
+#include <cstdint>
+
+#include <Eigen/Core>
+
+#include "Parameter.h"
+
+namespace EigenQ {
+namespace ad {
+
+template <typename Scalar>
+class Tape;
+
+/** Handle to one matrix on a tape, 16 bytes, passed and captured by value.
+ *
+ * Valid until Tape::clear(); any use after that throws std::logic_error. The tape outlives the handle. */
+template <typename Scalar_>
+class Var {
+ public:
+  using Scalar = Scalar_;
+  using Matrix = Eigen::MatrixX<Scalar>;
+
+  /** Where one contribution to a gradient goes: added if accumulate, else assigned (the target is uninitialised). */
+  struct GradTarget {
+    Eigen::Map<Matrix> grad;
+    bool accumulate;
+  };
+
+  /** No matrix at all: false in a condition; reading it throws. */
+  Var() = default;
+  explicit operator bool() const { return m_tape != nullptr; }
+
+  Eigen::Index rows() const;
+  Eigen::Index cols() const;
+  Eigen::Index size() const { return rows() * cols(); }
+
+  /** The value; written once, when the node is recorded. */
+  Eigen::Map<const Matrix> value() const;
+
+  /** The value of a 1×1 matrix. */
+  Scalar item() const;
+
+  bool requiresGrad() const;
+
+  /** The gradient that the last backward() left here (leaves: that all of them left), zero where none arrived. A
+   * pullback may add to it, or to a block of it. Throws std::logic_error where requiresGrad() is false. */
+  Eigen::Map<Matrix> grad() const;
+
+  /** Adds a dense expression to the gradient; costs nothing, not even the expression, where requiresGrad() is false.
+   * The expression must not read this gradient. */
+  template <typename Xpr>
+  void addGrad(const Xpr& contribution) const;
+
+  /** For kernels that write a gradient themselves. The caller has checked requiresGrad() and writes every entry. */
+  GradTarget gradTarget() const;
+
+  /** The same value, without its history: nothing flows back through the result. No copy. */
+  Var detach() const;
+
+  /** Throws std::logic_error for a default-constructed Var. */
+  Tape<Scalar>& tape() const;
+
+ private:
+  friend class Tape<Scalar>;
+  Var(Tape<Scalar>* tape, std::uint32_t id, std::uint32_t generation)
+      : m_tape(tape), m_id(id), m_generation(generation) {}
+
+  Tape<Scalar>* m_tape = nullptr;
+  std::uint32_t m_id = 0;
+  std::uint32_t m_generation = 0;
+};
+
+/** What an op takes where a trainable matrix may stand: a Var, a Parameter, or nothing. */
+template <typename Scalar>
+class Operand {
+ public:
+  Operand() = default;
+  Operand(const Var<Scalar>& var) : m_var(var) {}
+  Operand(Parameter<Scalar>& parameter) : m_parameter(&parameter) {}
+  // A const parameter could take no gradient: better no program than one that silently trains nothing.
+  Operand(const Parameter<Scalar>&) = delete;
+
+  /** The operand as a Var on \a tape; a false Var if there is none. Throws std::logic_error if it lives on another. */
+  Var<Scalar> on(Tape<Scalar>& tape) const;
+
+ private:
+  Var<Scalar> m_var;
+  Parameter<Scalar>* m_parameter = nullptr;
+};
+
+namespace internal {
+template <typename T>
+struct NonDeduced {
+  using type = T;
+};
+}  // namespace internal
+
+/** An Operand whose Scalar follows from the other arguments, so that a Parameter converts to it. */
+template <typename Scalar>
+using OperandArg = typename internal::NonDeduced<Operand<Scalar>>::type;
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_VAR_H

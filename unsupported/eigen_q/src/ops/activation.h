@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_OPS_ACTIVATION_H
+#define EIGENQ_OPS_ACTIVATION_H
+
+#include <cmath>
+
+#include "../Tape.h"
+
+namespace EigenQ {
+namespace ad {
+
+/** y = max(x, 0); the derivative at 0 is 0. */
+template <typename Scalar>
+Var<Scalar> relu(const Var<Scalar>& x) {
+  return x.tape().record("relu", {x}, x.value().cwiseMax(Scalar(0)), [=](const auto& dy, const auto& y) {
+    x.addGrad((y.array() > Scalar(0)).select(dy.array(), Scalar(0)));
+  });
+}
+
+/** y = tanh(x). */
+template <typename Scalar>
+Var<Scalar> tanh(const Var<Scalar>& x) {
+  return x.tape().record("tanh", {x}, x.value().array().tanh(), [=](const auto& dy, const auto& y) {
+    x.addGrad(dy.array() * (Scalar(1) - y.array().square()));
+  });
+}
+
+/** y = x·σ(x), σ the logistic function.  ȳ ↦ ȳ σ(x)(1 + x(1 - σ(x))). */
+template <typename Scalar>
+Var<Scalar> silu(const Var<Scalar>& x) {
+  return x.tape().record("silu", {x}, x.value().array() * x.value().array().logistic(), [=](const auto& dy) {
+    Scratch<Scalar> scratch(x.tape());
+    auto sigma = scratch.array(x.rows(), x.cols());
+    sigma = x.value().array().logistic();
+    x.addGrad(dy.array() * sigma * (Scalar(1) + x.value().array() * (Scalar(1) - sigma)));
+  });
+}
+
+/** y = silu(gate) ∘ up, the gate of a Llama feed-forward block. Same shape; saves nothing beside its inputs.
+ * Source: Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202. */
+template <typename Scalar>
+Var<Scalar> swiglu(const Var<Scalar>& gate, const Var<Scalar>& up) {
+  const auto value = gate.value().array() * gate.value().array().logistic() * up.value().array();
+  return gate.tape().record("swiglu", {gate, up}, value, [=](const auto& dy) {
+    Scratch<Scalar> scratch(gate.tape());
+    const auto x = gate.value();
+    auto sigma = scratch.array(x.rows(), x.cols());
+    sigma = x.array().logistic();
+    up.addGrad(dy.array() * x.array() * sigma);
+    gate.addGrad(dy.array() * up.value().array() * sigma * (Scalar(1) + x.array() * (Scalar(1) - sigma)));
+  });
+}
+
+/** y = x·Φ(x), Φ the normal distribution function by erf (not the tanh approximation).
+ * Source: Hendrycks and Gimpel, arXiv:1606.08415. */
+template <typename Scalar>
+Var<Scalar> gelu(const Var<Scalar>& x) {
+  constexpr Scalar kSqrtHalf = Scalar(0.70710678118654752440);
+  constexpr Scalar kInvSqrt2Pi = Scalar(0.39894228040143267794);
+  const auto value = [](Scalar v) { return v * Scalar(0.5) * std::erfc(-v * kSqrtHalf); };
+  const auto slope = [](Scalar v) {
+    return Scalar(0.5) * std::erfc(-v * kSqrtHalf) + v * kInvSqrt2Pi * std::exp(Scalar(-0.5) * v * v);
+  };
+  return x.tape().record("gelu", {x}, x.value().unaryExpr(value),
+                         [=](const auto& dy) { x.addGrad(dy.cwiseProduct(x.value().unaryExpr(slope))); });
+}
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_OPS_ACTIVATION_H

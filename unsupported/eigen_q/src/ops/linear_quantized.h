@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_OPS_LINEAR_QUANTIZED_H
+#define EIGENQ_OPS_LINEAR_QUANTIZED_H
+
+#include <memory>
+#include <type_traits>
+
+#include <eigen_q/Core>
+
+#include "linear.h"
+
+namespace EigenQ {
+namespace ad {
+namespace internal {
+
+template <typename T>
+using IsQuantized = std::is_base_of<QuantizedBase<T>, T>;
+
+/** A frozen quantised weight: products, and no gradient of its own. It is kept by address. */
+template <typename Weight, typename Scalar>
+class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_const_t<Weight>>::value>> {
+ public:
+  static constexpr bool kKeepsAddress = true;
+
+  WeightOperand(Tape<Scalar>&, Weight& weight) : m_weight(std::addressof(weight)) {}
+
+  Eigen::Index rows() const { return m_weight->rows(); }
+  Eigen::Index cols() const { return m_weight->cols(); }
+  Var<Scalar> var() const { return {}; }
+
+  template <typename X, typename Y>
+  void apply(const X& x, Y& y) const {
+    if constexpr (std::is_same_v<Scalar, double>)
+      EigenQ::internal::exactProduct(*m_weight, /*transposed=*/false, x, y, /*accumulate=*/false);
+    else
+      y.noalias() = *m_weight * x;
+  }
+
+  template <typename Dy>
+  void pullback(const Dy& dy, const Var<Scalar>& x) const {
+    if (!x.requiresGrad()) return;
+    if constexpr (std::is_same_v<Scalar, double>) {
+      auto target = x.gradTarget();
+      EigenQ::internal::exactProduct(*m_weight, /*transposed=*/true, dy, target.grad, target.accumulate);
+    } else {
+      x.addGrad(m_weight->transpose() * dy);
+    }
+  }
+
+ private:
+  const Weight* m_weight;
+};
+
+}  // namespace internal
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_OPS_LINEAR_QUANTIZED_H

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_OPS_LORA_H
+#define EIGENQ_OPS_LORA_H
+
+#include "../Tape.h"
+#include "dropout.h"
+#include "linear.h"
+
+namespace EigenQ {
+namespace ad {
+
+struct LoraOptions {
+  double scale = 1;    // alpha / r, or alpha / √r for rank-stabilised adapters
+  double dropout = 0;  // of the adapter's input
+};
+
+/** Y = W X + b 1ᵀ + scale · B (A dropout(X)): a weight with a low-rank adapter. B A is never formed.
+ * \param weight  out×in, usually frozen and quantised; see linear().
+ * \param a  r×in. \param b  out×r. \param x  in×tokens.
+ * Saves A dropout(X), r×tokens; the mask is recomputed. Throws std::invalid_argument unless 0 ≤ dropout < 1.
+ * Source: Hu et al., LoRA, arXiv:2106.09685. */
+template <typename Weight, typename Scalar>
+Var<Scalar> loraLinear(Weight&& weight, OperandArg<Scalar> a, OperandArg<Scalar> b, const Var<Scalar>& x,
+                       const LoraOptions& options = {}, OperandArg<Scalar> bias = {}) {
+  internal::checkDropout("loraLinear", options.dropout);
+  Tape<Scalar>& tape = x.tape();
+  const internal::WeightOperandOf<Weight, Scalar> w(tape, weight);
+  const Var<Scalar> down = a.on(tape), up = b.on(tape), c = bias.on(tape);
+  eigen_assert(w.cols() == x.rows() && down.cols() == x.rows() && "loraLinear: inner dimensions differ");
+  eigen_assert(up.cols() == down.rows() && up.rows() == w.rows() && "loraLinear: B A does not fit W");
+  eigen_assert((!c || (c.rows() == w.rows() && c.cols() == 1)) && "loraLinear: the bias is not out x 1");
+  const Scalar s = static_cast<Scalar>(options.scale);
+  const double p = options.dropout;
+  const RandomStream stream = p > 0 ? tape.nextRandomStream() : RandomStream{};
+
+  // x as the adapter sees it, in scratch memory where dropout changes it.
+  const auto adapterInput = [=](Scratch<Scalar>& scratch) -> Eigen::Map<const Eigen::MatrixX<Scalar>> {
+    if (p == 0) return x.value();
+    auto dropped = scratch.matrix(x.rows(), x.cols());
+    internal::applyDropout<Scalar>(x.value(), p, stream, dropped);
+    return {dropped.data(), dropped.rows(), dropped.cols()};
+  };
+
+  ArenaMatrix<Scalar> y = tape.newMatrix(w.rows(), x.cols());
+  ArenaMatrix<Scalar> u = tape.newMatrix(down.rows(), x.cols());
+  {
+    Scratch<Scalar> scratch(tape);
+    u.noalias() = down.value() * adapterInput(scratch);
+  }
+  w.apply(x.value(), y);
+  y.noalias() += (s * up.value()) * u;
+  if (c) y.colwise() += c.value().col(0);
+
+  return tape.record("loraLinear", {x, w.var(), down, up, c}, y, [=](const auto& dy) {
+    Scratch<Scalar> scratch(x.tape());
+    auto du = scratch.matrix(u.rows(), u.cols());
+    du.noalias() = (s * up.value().transpose()) * dy;
+    up.addGrad((s * dy) * u.transpose());
+    if (down.requiresGrad()) down.addGrad(du * adapterInput(scratch).transpose());
+    w.pullback(dy, x);
+    if (c) c.addGrad(dy.rowwise().sum());
+    if (!x.requiresGrad()) return;
+    if (p == 0) return x.addGrad(down.value().transpose() * du);
+    auto dx = scratch.matrix(x.rows(), x.cols());
+    dx.noalias() = down.value().transpose() * du;
+    internal::applyDropout<Scalar>(Eigen::Map<const Eigen::MatrixX<Scalar>>(dx.data(), dx.rows(), dx.cols()), p, stream,
+                                   dx);
+    x.addGrad(dx);
+  });
+}
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_OPS_LORA_H

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_OPTIM_OPTIMIZER_H
+#define EIGENQ_OPTIM_OPTIMIZER_H
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <Eigen/Core>
+
+#include "../Parameter.h"
+
+namespace EigenQ {
+namespace ad {
+
+/** Updates parameters from their gradients. The parameters outlive the optimiser and keep their addresses. */
+template <typename Scalar_>
+class Optimizer {
+ public:
+  using Scalar = Scalar_;
+  using Matrix = Eigen::MatrixX<Scalar>;
+
+  /** \param parameters  none null. Those without a gradient at step() are left alone, as in PyTorch. */
+  explicit Optimizer(std::vector<Parameter<Scalar>*> parameters) : m_parameters(std::move(parameters)) {
+    for (const Parameter<Scalar>* p : m_parameters)
+      if (!p) throw std::invalid_argument("Optimizer: a parameter is null");
+  }
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /** One update. \param gradScale  multiplies every gradient: 1/count for losses that were summed. */
+  void step(Scalar gradScale = Scalar(1)) {
+    for (std::size_t i = 0; i < m_parameters.size(); ++i)
+      if (m_parameters[i]->hasGrad()) update(i, *m_parameters[i], gradScale);
+  }
+
+  void zeroGrad() {
+    for (Parameter<Scalar>* p : m_parameters) p->zeroGrad();
+  }
+
+  const std::vector<Parameter<Scalar>*>& parameters() const { return m_parameters; }
+
+  virtual double learningRate() const = 0;
+  virtual void setLearningRate(double learningRate) = 0;
+
+ private:
+  /** \param i  position of \a p in parameters(), and of its state. */
+  virtual void update(std::size_t i, Parameter<Scalar>& p, Scalar gradScale) = 0;
+
+  std::vector<Parameter<Scalar>*> m_parameters;
+};
+
+namespace internal {
+/** Zeros in the shapes of the parameters. */
+template <typename Scalar>
+std::vector<Eigen::MatrixX<Scalar>> zerosLike(const std::vector<Parameter<Scalar>*>& parameters) {
+  std::vector<Eigen::MatrixX<Scalar>> zeros;
+  zeros.reserve(parameters.size());
+  for (const Parameter<Scalar>* p : parameters) zeros.push_back(Eigen::MatrixX<Scalar>::Zero(p->rows(), p->cols()));
+  return zeros;
+}
+
+/** Throws std::invalid_argument where stored state does not fit the parameters. */
+template <typename Scalar>
+void checkState(const char* what, const std::vector<Eigen::MatrixX<Scalar>>& state,
+                const std::vector<Parameter<Scalar>*>& parameters) {
+  if (state.size() != parameters.size())
+    throw std::invalid_argument(std::string(what) + ": expected state of " + std::to_string(parameters.size()) +
+                                " parameters, found " + std::to_string(state.size()));
+  for (std::size_t i = 0; i < state.size(); ++i)
+    if (state[i].rows() != parameters[i]->rows() || state[i].cols() != parameters[i]->cols())
+      throw std::invalid_argument(std::string(what) + ": parameter " + std::to_string(i) + " '" +
+                                  parameters[i]->name() + "': expected " + std::to_string(parameters[i]->rows()) + "x" +
+                                  std::to_string(parameters[i]->cols()) + ", found " + std::to_string(state[i].rows()) +
+                                  "x" + std::to_string(state[i].cols()));
+}
+
+/** Throws std::invalid_argument, naming the option. */
+inline void checkOption(bool valid, const char* option, double found) {
+  if (!valid) throw std::invalid_argument(std::string(option) + ": out of range: " + std::to_string(found));
+}
+}  // namespace internal
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_OPTIM_OPTIMIZER_H
