@@ -114,5 +114,21 @@ void storeTile(const float* acc, Index ld, Index row, Index col, Index rows, Ind
   });
 }
 
+bool findNonFinite(const ConstDenseView& x, Index* row, Index* col) {
+  return dispatchScalar(x.scalar, [&](auto traits) {
+    const auto* data = static_cast<const typename decltype(traits)::Storage*>(x.data);
+    for (Index i = 0; i < x.rows; ++i) {
+      for (Index j = 0; j < x.cols; ++j) {
+        const float v = traits.toFloat(data[i * x.rowStride + j * x.colStride]);
+        if ((bitsOf(v) & kFloatInfinity) != kFloatInfinity) continue;
+        *row = i;
+        *col = j;
+        return true;
+      }
+    }
+    return false;
+  });
+}
+
 }  // namespace internal
 }  // namespace EigenQ

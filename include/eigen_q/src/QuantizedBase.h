@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MPL-2.0
+// Quantised matrices as Eigen expressions: an EigenBase of a storage kind of its own, as SparseMatrix is. Transpose<>,
+// Block<> and scaled forms of a quantised matrix are quantised expressions too, and any nest of them collapses to one
+// view of the codes.
+#ifndef EIGENQ_QUANTIZEDBASE_H
+#define EIGENQ_QUANTIZEDBASE_H
+
+#include "Dequantized.h"
+#include "Lowering.h"
+
+#include <Eigen/Core>
+
+namespace EigenQ {
+
+/** The storage kind of quantised expressions. */
+struct Quantized {};
+
+template <typename Derived>
+class QuantizedBase;
+template <typename Xpr>
+class ScaledQuantized;
+
+namespace internal {
+
+struct QuantizedShape {
+  static std::string debugName() { return "QuantizedShape"; }
+};
+struct QuantizedToDense {};
+
+/** Scalars that may multiply a quantised matrix. */
+template <typename T>
+struct IsFactor : std::bool_constant<std::is_arithmetic<T>::value || std::is_same<T, Eigen::half>::value ||
+                                     std::is_same<T, Eigen::bfloat16>::value> {};
+
+/** traits shared by every quantised expression. The scalar is nominal: products take that of the dense operand. */
+template <int Flags_>
+struct QuantizedTraits {
+  using Scalar = float;
+  using StorageIndex = Eigen::Index;
+  using StorageKind = Quantized;
+  using XprKind = Eigen::MatrixXpr;
+  enum {
+    RowsAtCompileTime = Eigen::Dynamic,
+    ColsAtCompileTime = Eigen::Dynamic,
+    MaxRowsAtCompileTime = Eigen::Dynamic,
+    MaxColsAtCompileTime = Eigen::Dynamic,
+    Flags = Flags_
+  };
+};
+
+}  // namespace internal
+}  // namespace EigenQ
+
+namespace Eigen {
+namespace internal {
+
+template <>
+struct storage_kind_to_shape<EigenQ::Quantized> {
+  using Shape = EigenQ::internal::QuantizedShape;
+};
+template <typename Derived, typename XprKind>
+struct generic_xpr_base<Derived, XprKind, EigenQ::Quantized> {
+  using type = EigenQ::QuantizedBase<Derived>;
+};
+template <typename Xpr>
+struct traits<EigenQ::ScaledQuantized<Xpr>> : EigenQ::internal::QuantizedTraits<RowMajorBit> {};
+
+}  // namespace internal
+}  // namespace Eigen
+
+namespace EigenQ {
+
+/** What every quantised expression offers: reading, transposing, windows. Nothing writes into one.
+ *
+ * Assigning it to a dense matrix dequantises with one kernel: D = W, D += W.topRows(8), D -= W.transpose().
+ * Coefficients, rows and columns are dense and decoded on the fly; blocks stay quantised, so that products of them run
+ * on the codes. */
+template <typename Derived>
+class QuantizedBase : public Eigen::EigenBase<Derived> {
+ public:
+  using Traits = Eigen::internal::traits<Derived>;
+  using Scalar = typename Traits::Scalar;
+  using RealScalar = Scalar;
+  using CoeffReturnType = Scalar;
+  using StorageKind = typename Traits::StorageKind;
+  using StorageIndex = typename Traits::StorageIndex;
+  using EigenBase = Eigen::EigenBase<Derived>;
+  using EigenBase::cols;
+  using EigenBase::const_cast_derived;
+  using EigenBase::derived;
+  using EigenBase::rows;
+  using EigenBase::size;
+  enum {
+    RowsAtCompileTime = Traits::RowsAtCompileTime,
+    ColsAtCompileTime = Traits::ColsAtCompileTime,
+    MaxRowsAtCompileTime = Traits::MaxRowsAtCompileTime,
+    MaxColsAtCompileTime = Traits::MaxColsAtCompileTime,
+    SizeAtCompileTime = Eigen::Dynamic,
+    MaxSizeAtCompileTime = Eigen::Dynamic,
+    IsVectorAtCompileTime = 0,
+    Flags = Traits::Flags,
+    IsRowMajor = (int(Flags) & Eigen::RowMajorBit) != 0
+  };
+  using PlainObject =
+      Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, IsRowMajor ? Eigen::RowMajor : Eigen::ColMajor>;
+  using TransposeReturnType = const Eigen::Transpose<const Derived>;
+  using BlockReturnType = const Eigen::Block<const Derived, Eigen::Dynamic, Eigen::Dynamic, false>;
+  template <typename NewScalar>
+  using CastReturnType = const Dequantized<Derived, NewScalar>;
+
+  TransposeReturnType transpose() const { return TransposeReturnType(derived()); }
+  TransposeReturnType adjoint() const { return transpose(); }
+
+  BlockReturnType block(Index row, Index col, Index rows, Index cols) const {
+    return BlockReturnType(derived(), row, col, rows, cols);
+  }
+  BlockReturnType middleRows(Index row, Index count) const { return block(row, 0, count, cols()); }
+  BlockReturnType middleCols(Index col, Index count) const { return block(0, col, rows(), count); }
+  BlockReturnType topRows(Index count) const { return middleRows(0, count); }
+  BlockReturnType bottomRows(Index count) const { return middleRows(rows() - count, count); }
+  BlockReturnType leftCols(Index count) const { return middleCols(0, count); }
+  BlockReturnType rightCols(Index count) const { return middleCols(cols() - count, count); }
+
+  /** The whole dense interface, one code at a time: W.asDense().norm(), (W.asDense() - D).cwiseAbs(). Assigning it to
+   * a matrix still runs one kernel. */
+  CastReturnType<Scalar> asDense() const { return CastReturnType<Scalar>(derived()); }
+  /** asDense() in another scalar, each value rounded once. */
+  template <typename NewScalar>
+  CastReturnType<NewScalar> cast() const {
+    return CastReturnType<NewScalar>(derived());
+  }
+  auto row(Index i) const { return asDense().row(i); }
+  auto col(Index j) const { return asDense().col(j); }
+  PlainObject toDenseMatrix() const { return PlainObject(derived()); }
+
+  Scalar coeff(Index i, Index j) const { return internal::QuantizedAccess<Derived>::view(derived()).coeff(i, j); }
+  Scalar operator()(Index i, Index j) const {
+    eigen_assert(i >= 0 && i < rows() && j >= 0 && j < cols());
+    return coeff(i, j);
+  }
+  /** Rows or columns by indices, as for dense matrices: the rows of an embedding table, table(tokens, Eigen::all). */
+  template <
+      typename Rows, typename Cols,
+      std::enable_if_t<!(std::is_convertible<Rows, Index>::value && std::is_convertible<Cols, Index>::value), int> = 0>
+  auto operator()(const Rows& rowIndices, const Cols& colIndices) const {
+    return asDense()(rowIndices, colIndices);
+  }
+
+  ScaledQuantized<Derived> operator-() const { return {derived(), -1.0f}; }
+  template <typename Factor, std::enable_if_t<internal::IsFactor<Factor>::value, int> = 0>
+  ScaledQuantized<Derived> operator*(const Factor& factor) const {
+    return {derived(), static_cast<float>(factor)};
+  }
+  template <typename Factor, std::enable_if_t<internal::IsFactor<Factor>::value, int> = 0>
+  ScaledQuantized<Derived> operator/(const Factor& divisor) const {
+    return {derived(), 1.0f / static_cast<float>(divisor)};
+  }
+  template <typename Factor, std::enable_if_t<internal::IsFactor<Factor>::value, int> = 0>
+  friend ScaledQuantized<Derived> operator*(const Factor& factor, const QuantizedBase& w) {
+    return {w.derived(), static_cast<float>(factor)};
+  }
+};
+
+/** factor·W, unevaluated: the factor joins the scale of the product or the dequantised value. */
+template <typename Xpr>
+class ScaledQuantized : public QuantizedBase<ScaledQuantized<Xpr>> {
+ public:
+  using Nested = ScaledQuantized;
+  using NestedExpression = ScaledQuantized;
+
+  ScaledQuantized(const Xpr& xpr, float factor) : m_xpr(xpr), m_factor(factor) {}
+
+  Index rows() const { return m_xpr.rows(); }
+  Index cols() const { return m_xpr.cols(); }
+  internal::QuantizedView quantizedView() const { return internal::QuantizedAccess<Xpr>::view(m_xpr).scaled(m_factor); }
+
+ private:
+  typename Eigen::internal::ref_selector<Xpr>::type m_xpr;
+  float m_factor;
+};
+
+}  // namespace EigenQ
+
+namespace Eigen {
+
+/** A window of a quantised expression. It stays quantised; there is none to write into. */
+template <typename Xpr, int BlockRows, int BlockCols, bool InnerPanel>
+class BlockImpl<Xpr, BlockRows, BlockCols, InnerPanel, EigenQ::Quantized>
+    : public EigenQ::QuantizedBase<Block<Xpr, BlockRows, BlockCols, InnerPanel>> {
+ public:
+  BlockImpl(Xpr& xpr, Index row, Index col, Index rows, Index cols)
+      : m_xpr(xpr), m_row(row), m_col(col), m_rows(rows), m_cols(cols) {}
+
+  Index rows() const { return m_rows; }
+  Index cols() const { return m_cols; }
+  Index startRow() const { return m_row; }
+  Index startCol() const { return m_col; }
+  const std::remove_const_t<Xpr>& nestedExpression() const { return m_xpr; }
+
+ private:
+  typename internal::ref_selector<Xpr>::type m_xpr;
+  Index m_row, m_col, m_rows, m_cols;
+};
+
+namespace internal {
+
+template <>
+struct AssignmentKind<DenseShape, EigenQ::internal::QuantizedShape> {
+  using Kind = EigenQ::internal::QuantizedToDense;
+};
+template <typename Dst, typename Src, typename Functor>
+struct Assignment<Dst, Src, Functor, EigenQ::internal::QuantizedToDense> {
+  static void run(Dst& dst, const Src& src, const Functor& functor) {
+    resize_if_allowed(dst, src, functor);
+    EigenQ::internal::assignDequantized<Functor>(dst, EigenQ::internal::QuantizedAccess<Src>::view(src));
+  }
+};
+
+}  // namespace internal
+}  // namespace Eigen
+
+#endif  // EIGENQ_QUANTIZEDBASE_H
