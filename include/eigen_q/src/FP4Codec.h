@@ -13,10 +13,11 @@
 namespace EigenQ {
 namespace internal {
 
-/** Level of each code in units of the block's absmax; bit 3 is the sign. Code 8 holds +0, as stored tables do. */
+/** Level of each code in units of the block's absmax; bit 3 is the sign. Code 8 decodes to
+ * -0, as in bitsandbytes' CUDA kernel; the tables that it stores hold +0 there. */
 inline constexpr float kFP4Table[kFourBitLevels] = {
-    0x0p+0f, 0x1.555556p-8f,  0x1.555556p-1f,  0x1p+0f,  0x1.555556p-2f,  0x1p-1f,  0x1.555556p-3f,  0x1p-2f,
-    0x0p+0f, -0x1.555556p-8f, -0x1.555556p-1f, -0x1p+0f, -0x1.555556p-2f, -0x1p-1f, -0x1.555556p-3f, -0x1p-2f};
+    0x0p+0f,  0x1.555556p-8f,  0x1.555556p-1f,  0x1p+0f,  0x1.555556p-2f,  0x1p-1f,  0x1.555556p-3f,  0x1p-2f,
+    -0x0p+0f, -0x1.555556p-8f, -0x1.555556p-1f, -0x1p+0f, -0x1.555556p-2f, -0x1p-1f, -0x1.555556p-3f, -0x1p-2f};
 
 /** Code of \a v = value / absmax. A magnitude on a threshold takes the smaller level; NaN takes code 0, and so does -0,
  * while a negative value that rounds to zero takes code 8. Thresholds and signs are those of bitsandbytes' CUDA kernel;

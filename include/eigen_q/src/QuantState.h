@@ -83,7 +83,14 @@ class QuantState {
   Index blockSize() const { return m_blockSize; }
   ScalarType dtype() const { return m_dtype; }
   const std::vector<Index>& shape() const { return m_shape; }
+  /** The level of each code in units of absmax. Code 8 of FP4 is -0, whatever zero was stored. */
   const Eigen::VectorXf& codeTable() const { return m_codeTable; }
+  /** The table as bitsandbytes stores it, under "quant_map": code 8 of FP4 is +0. */
+  Eigen::VectorXf quantMap() const {
+    Eigen::VectorXf map = m_codeTable;
+    if (map[8] == 0) map[8] = 0.0f;
+    return map;
+  }
   bool isNested() const { return m_nested; }
 
   /** Values quantised: the product of shape(). */
@@ -185,11 +192,12 @@ class QuantState {
     }
   }
 
-  void checkCommon(const std::string& where) const {
+  void checkCommon(const std::string& where) {
     checkBlockSize(where, "blocksize", m_blockSize);
     internal::checkedSize(m_shape, where);
     checkCount(where, "quant_map", m_codeTable.size(), internal::kFourBitLevels, "levels");
     checkFinite(where, "quant_map", m_codeTable);
+    if (m_type == FourBitType::kFP4 && m_codeTable[8] == 0) m_codeTable[8] = -0.0f;
   }
 
   void checkNested(const std::string& where) const {

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_groups.cpp: quantize_4bit, nested_4bit and the weights of matmul_4bit.
+#include <eigen_q/src/BlockScale.h>
+
+#include "Groups.h"
+
+namespace EigenQ {
+namespace golden {
+namespace {
+
+std::vector<std::uint8_t> unpacked(const std::vector<std::uint8_t>& packed) {
+  std::vector<std::uint8_t> codes;
+  for (const std::uint8_t pair : packed) {
+    codes.push_back(static_cast<std::uint8_t>(pair >> 4));
+    codes.push_back(static_cast<std::uint8_t>(pair & 0xf));
+  }
+  return codes;
+}
+
+void comparePacked(const std::vector<float>& values, const std::vector<float>& absmax, const QuantState& state,
+                   const test::Tensor& expected, const ByteVector& found, CaseReport& report) {
+  const auto quotientAt = [&](std::size_t i) {
+    if (i >= values.size()) return 0.0f;  // the padding nibble of an odd count
+    const float blockAbsmax = absmax[i / static_cast<std::size_t>(state.blockSize())];
+    return internal::normalized(values[i], internal::blockReciprocal(blockAbsmax));
+  };
+  const auto encode = [&](float v) { return internal::encodeFourBit(state.type(), v); };
+  compareCodes(report, "packed", unpacked(expected.bytesU8()), unpacked(toVector(found)), kBlockQuotientUlps,
+               quotientAt, encode);
+}
+
+/** The file's codes and state must decode to the file's values. */
+void compareDecoded(const test::Tensor& packed, const QuantState& state, const test::Tensor& expected,
+                    CaseReport& report) {
+  withMatrix(expected, [&](const auto& m) {
+    using Scalar = typename std::decay_t<decltype(m)>::Scalar;
+    const RowMajorMatrix<Scalar> decoded = dequantize4bit<Scalar>(toEigen(packed.bytesU8()), state);
+    std::vector<float> values(static_cast<std::size_t>(decoded.size()));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(decoded.data()[i]);
+    report.compareFloats("dequantized", widened(expected), values);
+  });
+}
+
+NestedAbsmax fileNested(const Case& c, const char* codesKey, Index nestedBlockSize) {
+  const std::vector<float> offset = c.tensor("absmax_offset").floats();
+  if (offset.size() != 1) throw FormatError(c.name(), "absmax_offset", "expected one value");
+  Eigen::VectorXf table = dynamicMap();
+  if (c.has("nested_code")) table = toEigen(c.tensor("nested_code").floats());
+  return {toEigen(c.tensor(codesKey).bytesU8()), toEigen(c.tensor("nested_absmax").floats()), std::move(table),
+          nestedBlockSize, offset[0]};
+}
+
+/** Our double quantisation of \a absmax against the file's. The original sums the mean in float, so its offset may be
+ * an ulp away; codes are compared given its offset. */
+void compareNested(const Eigen::VectorXf& absmax, const NestedAbsmax& file, CaseReport& report) {
+  const float ours = internal::meanOf(absmax.data(), absmax.size());
+  const double ulps = ulpsApart(ours, file.offset);
+  char text[120];
+  std::snprintf(text, sizeof text, "offset: the file holds %.9g, ours %.9g", static_cast<double>(file.offset),
+                static_cast<double>(ours));
+  if (ulps > 1) report.fail(text);
+  if (ulps == 1) report.note(text, ulps);
+
+  NestedAbsmax found;
+  found.codes.resize(absmax.size());
+  found.absmax.resize(internal::blockCount(absmax.size(), file.blockSize));
+  internal::quantizeAbsmax(absmax.data(), absmax.size(), file.offset, file.blockSize, found.codes.data(),
+                           found.absmax.data());
+  report.compareFloats("nested_code", toVector(file.codeTable), toVector(Eigen::VectorXf(dynamicMap())));
+  report.compareFloats("nested_absmax", toVector(file.absmax), toVector(found.absmax));
+  const internal::ByteThresholds thresholds = internal::byteThresholds(file.codeTable.data());
+  const auto quotientAt = [&](std::size_t i) {
+    const float blockAbsmax = found.absmax[static_cast<Index>(i) / file.blockSize];
+    return internal::normalized(absmax[static_cast<Index>(i)] - file.offset, internal::blockReciprocal(blockAbsmax));
+  };
+  compareCodes(report, "absmax_codes", toVector(file.codes), toVector(found.codes), kBlockQuotientUlps, quotientAt,
+               [&](float v) { return internal::encodeByte(v, thresholds.data()); });
+}
+
+/** Our plain quantisation of the input, its codes compared with the file's. */
+FourBitQuantized quantizeInput(const Case& c, const test::Tensor& input, CaseReport& report) {
+  const FourBitType type = c.fourBitType();
+  const auto blockSize = c.parameter<Index>("blocksize");
+  FourBitQuantized ours =
+      withMatrix(input, [&](const auto& m) -> FourBitQuantized { return quantize4bit(m, type, blockSize); });
+  comparePacked(widened(input), toVector(ours.state.absmax()), ours.state, c.tensor("packed"), ours.packed, report);
+  return ours;
+}
+
+QuantState withNested(const QuantState& plain, NestedAbsmax nested) {
+  return QuantState(plain.type(), plain.blockSize(), plain.dtype(), plain.shape(), std::move(nested));
+}
+
+}  // namespace
+
+void checkQuantize4bit(const Case& c, CaseReport& report) {
+  const FourBitQuantized ours = quantizeInput(c, c.tensor("input"), report);
+  report.compareFloats("absmax", c.tensor("absmax").floats(), toVector(ours.state.absmax()));
+  const QuantState file(ours.state.type(), ours.state.blockSize(), ours.state.dtype(), ours.state.shape(),
+                        toEigen(c.tensor("absmax").floats()));
+  compareDecoded(c.tensor("packed"), file, c.tensor("dequantized"), report);
+}
+
+void checkNested4bit(const Case& c, CaseReport& report) {
+  const FourBitQuantized ours = quantizeInput(c, c.tensor("input"), report);
+  NestedAbsmax nested = fileNested(c, "absmax_codes", c.parameter<Index>("nested_blocksize"));
+  compareNested(ours.state.absmax(), nested, report);
+  compareDecoded(c.tensor("packed"), withNested(ours.state, std::move(nested)), c.tensor("dequantized"), report);
+}
+
+void checkMatmul4bitWeights(const Case& c, CaseReport& report) {
+  const FourBitQuantized ours = quantizeInput(c, c.tensor("W"), report);
+  if (c.parameter<bool>("nested")) {
+    compareNested(ours.state.absmax(), fileNested(c, "absmax", 256), report);
+  } else {
+    report.compareFloats("absmax", c.tensor("absmax").floats(), toVector(ours.state.absmax()));
+  }
+}
+
+}  // namespace golden
+}  // namespace EigenQ

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+// layers.cpp: layers as Hugging Face saves them, with an input and the output that the original computed for it.
+#include <algorithm>
+
+#include <eigen_q/src/Int8Codec.h>
+
+#include "Groups.h"
+
+namespace EigenQ {
+namespace golden {
+namespace {
+
+using MatrixXdRow = RowMajorMatrix<double>;
+
+MatrixXdRow asDouble(const test::Tensor& t) {
+  const std::vector<float> values = widened(t);
+  return MatrixMap<float>(values.data(), t.rows(), t.cols()).cast<double>();
+}
+
+Eigen::RowVectorXd biasOf(const test::SafetensorsFile& file, const std::string& module, Index outputs) {
+  const std::string key = module + ".bias";
+  if (!file.has(key)) return Eigen::RowVectorXd::Zero(outputs);
+  return asDouble(file.at(key));
+}
+
+/** The original rounds the input's own type: 2^-8 for bfloat16, 2^-11 for half, 2^-24 for float. */
+double unitRoundoff(const std::string& dtype) { return dtype == "BF16" ? 0x1p-8 : dtype == "F16" ? 0x1p-11 : 0x1p-24; }
+
+QuantState loadState(const test::SafetensorsFile& file, const std::string& weight, const std::string& packedKey) {
+  QuantStateTensors parts;
+  const test::Tensor& absmax = file.at(weight + ".absmax");
+  parts.quantMap = toEigen(file.at(weight + ".quant_map").floats());
+  if (file.has(weight + ".nested_absmax")) {
+    parts.absmaxCodes = toEigen(absmax.bytesU8());
+    parts.nestedAbsmax = toEigen(file.at(weight + ".nested_absmax").floats());
+    parts.nestedQuantMap = toEigen(file.at(weight + ".nested_quant_map").floats());
+  } else {
+    parts.absmax = toEigen(absmax.floats());
+  }
+  const std::vector<char>& text = file.at(packedKey).bytes;
+  return QuantState::fromPackedJson(std::string(text.begin(), text.end()), std::move(parts), file.path());
+}
+
+/** Output against the product in double. The original rounds each weight (level and absmax and their product) and the
+ * result to the input's type: at most 3u of Σ|x||w| and u of the result, a float sum besides. */
+void compareOutput(const test::SafetensorsFile& file, const std::string& module, const MatrixXdRow& weights,
+                   CaseReport& report) {
+  const test::Tensor& input = file.at("test.input");
+  const MatrixXdRow x = asDouble(input), y = asDouble(file.at("test.output"));
+  if (x.cols() != weights.cols() || y.rows() != x.rows() || y.cols() != weights.rows()) {
+    report.fail("test.output: shapes do not fit the weight");
+    return;
+  }
+  const MatrixXdRow exact = (x * weights.transpose()).rowwise() + biasOf(file, module, weights.rows());
+  const double u = unitRoundoff(input.dtype);
+  const Eigen::ArrayXXd magnitudes = (x.cwiseAbs() * weights.cwiseAbs().transpose()).array();
+  const Eigen::ArrayXXd bound = (3 * u + double(x.cols()) * 0x1p-24) * magnitudes + u * exact.array().abs();
+  const Eigen::ArrayXXd error = (y - exact).array().abs();
+  if (!(error <= bound).all()) report.fail("test.output: error beyond the original's rounding");
+}
+
+void checkLinear4bit(const test::SafetensorsFile& file, const std::string& packedKey, CaseReport& report) {
+  const std::string weight = packedKey.substr(0, packedKey.find(".quant_state."));
+  const QuantState state = loadState(file, weight, packedKey);
+  const std::vector<char>& text = file.at(packedKey).bytes;
+  if (state.toPackedJson() != std::string(text.begin(), text.end()))
+    report.fail("packed dictionary: " + state.toPackedJson());
+  if (packedKey != weight + "." + state.packedKey()) report.fail("packed dictionary's key: " + state.packedKey());
+  report.compareFloats("quant_map", file.at(weight + ".quant_map").floats(), toVector(state.quantMap()));
+  const MatrixXdRow weights = dequantize4bit<double>(toEigen(file.at(weight).bytesU8()), state);
+  if (file.has("test.output")) compareOutput(file, weight.substr(0, weight.rfind('.')), weights, report);
+}
+
+/** Float sums of int32 products, scaled as bitsandbytes' CUDA kernel does, and rounded to half. */
+void compareInt8Output(const test::SafetensorsFile& file, const Int8Codes& w, const std::vector<float>& scb,
+                       const std::string& module, CaseReport& report) {
+  const test::Tensor& input = file.at("test.input");
+  const Int8Quantized x = withMatrix(input, [](const auto& m) -> Int8Quantized { return int8VectorwiseQuant(m); });
+  const Eigen::RowVectorXd bias = biasOf(file, module, w.rows());
+  const RowMajorMatrix<int> sums = x.codes.cast<int>() * w.cast<int>().transpose();
+  std::vector<float> found(static_cast<std::size_t>(sums.size()));
+  for (Index i = 0; i < sums.rows(); ++i) {
+    for (Index j = 0; j < sums.cols(); ++j) {
+      const float scaled = static_cast<float>(sums(i, j)) * x.rowStats[i] * scb[static_cast<std::size_t>(j)];
+      const float y = std::fma(scaled, 0x1.040c2p-14f, static_cast<float>(bias[j]));  // RN(1/127²)
+      found[static_cast<std::size_t>(i * sums.cols() + j)] = internal::halfToFloat(internal::floatToHalf(y));
+    }
+  }
+  report.compareFloats("test.output", widened(file.at("test.output")), found);
+}
+
+void checkLinear8bit(const test::SafetensorsFile& file, const std::string& scbKey, CaseReport& report) {
+  const std::string module = scbKey.substr(0, scbKey.rfind('.'));
+  const test::Tensor& weight = file.at(module + ".weight");
+  const auto codes = weight.as<std::int8_t>("I8");
+  const std::vector<float> scb = file.at(scbKey).floats();
+  if (file.has(module + ".weight_format") &&
+      file.at(module + ".weight_format").bytesU8() != std::vector<std::uint8_t>{0})
+    report.fail("weight_format: expected 0, row-major");
+  if (!report.sameCount("SCB", scb.size(), static_cast<std::size_t>(weight.rows()))) return;
+  const Int8Codes w = MatrixMap<std::int8_t>(codes.data(), weight.rows(), weight.cols());
+  if (w.size() != 0 && w.minCoeff() < -127) report.fail("weight: holds -128");
+  // Quantising the decoded weight gives the stored codes again.
+  const Int8Quantized again = int8VectorwiseQuant(int8VectorwiseDequant(w, toEigen(scb)));
+  report.compareIntegers("weight", codes, toVector(again.codes));
+  if (file.has("test.output") && file.at("test.input").dtype == "F16") compareInt8Output(file, w, scb, module, report);
+}
+
+}  // namespace
+
+bool checkLayers(const test::SafetensorsFile& file, Reports& reports) {
+  const auto check = [&](const char* group, const std::string& key, auto checkLayer) {
+    CaseReport report;
+    try {
+      checkLayer(file, key, report);
+    } catch (const std::exception& e) {
+      report.fail(e.what());
+    }
+    reports[group].add(key, report);
+  };
+  bool any = false;
+  for (const auto& [key, tensor] : file.tensors()) {
+    if (key.find(".quant_state.bitsandbytes__") != std::string::npos) {
+      check("layer_4bit", key, checkLinear4bit);
+      any = true;
+    } else if (key.size() > 4 && key.compare(key.size() - 4, 4, ".SCB") == 0) {
+      check("layer_8bit", key, checkLinear8bit);
+      any = true;
+    }
+  }
+  return any;
+}
+
+}  // namespace golden
+}  // namespace EigenQ
