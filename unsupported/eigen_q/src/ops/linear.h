@@ -29,9 +29,11 @@ class WeightOperand {
   Eigen::Index cols() const { return m_var.cols(); }
   Var<Scalar> var() const { return m_var; }
 
+  /** y = W x + b 1ᵀ, where b may be a false Var. */
   template <typename X, typename Y>
-  void apply(const X& x, Y& y) const {
+  void apply(const X& x, const Var<Scalar>& b, Y& y) const {
     y.noalias() = m_var.value() * x;
+    if (b) y.colwise() += b.value().col(0);
   }
 
   template <typename Dy>
@@ -68,8 +70,7 @@ Var<Scalar> linear(Weight&& weight, const Var<Scalar>& x, OperandArg<Scalar> bia
   eigen_assert((!b || (b.rows() == w.rows() && b.cols() == 1)) && "linear: the bias is not out x 1");
 
   ArenaMatrix<Scalar> y = tape.newMatrix(w.rows(), x.cols());
-  w.apply(x.value(), y);
-  if (b) y.colwise() += b.value().col(0);
+  w.apply(x.value(), b, y);
   return tape.record("linear", {x, w.var(), b}, y, [=](const auto& dy) {
     w.pullback(dy, x);
     if (b) b.addGrad(dy.rowwise().sum());

@@ -29,11 +29,15 @@ class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_con
   Var<Scalar> var() const { return {}; }
 
   template <typename X, typename Y>
-  void apply(const X& x, Y& y) const {
-    if constexpr (std::is_same_v<Scalar, double>)
+  void apply(const X& x, const Var<Scalar>& b, Y& y) const {
+    if constexpr (std::is_same_v<Scalar, double>) {
       EigenQ::internal::exactProduct(*m_weight, /*transposed=*/false, x, y, /*accumulate=*/false);
-    else
+      if (b) y.colwise() += b.value().col(0);
+    } else if (b) {
+      y.noalias() = (*m_weight * x).colwise() + b.value().col(0);  // the kernel adds the bias
+    } else {
       y.noalias() = *m_weight * x;
+    }
   }
 
   template <typename Dy>

@@ -47,9 +47,8 @@ Var<Scalar> loraLinear(Weight&& weight, OperandArg<Scalar> a, OperandArg<Scalar>
     Scratch<Scalar> scratch(tape);
     u.noalias() = down.value() * adapterInput(scratch);
   }
-  w.apply(x.value(), y);
+  w.apply(x.value(), c, y);
   y.noalias() += (s * up.value()) * u;
-  if (c) y.colwise() += c.value().col(0);
 
   return tape.record("loraLinear", {x, w.var(), down, up, c}, y, [=](const auto& dy) {
     Scratch<Scalar> scratch(x.tape());
