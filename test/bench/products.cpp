@@ -90,8 +90,8 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   EigenQ::setMaxThreads(threads);
-  Eigen::setMaxThreads(threads);
-  std::printf("threads: EigenQ %d, Eigen %d; SIMD of the control: %s\n", EigenQ::maxThreads(), Eigen::maxThreads(),
+  Eigen::setNbThreads(threads);
+  std::printf("threads: EigenQ %d, Eigen %d; SIMD of the control: %s\n", EigenQ::maxThreads(), Eigen::nbThreads(),
               Eigen::SimdInstructionSetsInUse());
   for (const Index size : {512, 2048}) {
     compareProducts<EigenQ::Int8Matrix>("int8", size, size);
