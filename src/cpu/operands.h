@@ -9,9 +9,8 @@
 namespace EigenQ {
 namespace internal {
 
-/** Rows [row, row + tileRows) of x as float, column by column: packed[k·tileRows + i] = x(row + i, k). Rows beyond the
- * last are zero. */
-void packTile(const ConstDenseView& x, Index row, Index tileRows, float* packed);
+/** Rows [row, row + rows) of x as float, column by column: packed[k·rows + i] = x(row + i, k). */
+void packTile(const ConstDenseView& x, Index row, Index rows, float* packed);
 
 /** y's window of rows×cols at (row, col) = epilogue(acc), acc row-major with \a ld floats from row to row. The
  * epilogue's bias and residual are those of the whole y. */

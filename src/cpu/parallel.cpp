@@ -119,18 +119,18 @@ struct AlignedDelete {
 
 }  // namespace
 
-int nbThreads() {
+int maxThreads() {
   int threads = g_threads.load(std::memory_order_relaxed);
   if (threads == 0) g_threads = threads = initialThreads();
   return threads;
 }
 
-void setNbThreads(int threads) { g_threads = threads < 1 ? initialThreads() : threads; }
+void setMaxThreads(int threads) { g_threads = threads < 1 ? initialThreads() : threads; }
 
 namespace internal {
 
 void parallelFor(Index count, void (*task)(void*, Index), void* context) {
-  const int threads = static_cast<int>(std::min<Index>(nbThreads(), count));
+  const int threads = static_cast<int>(std::min<Index>(maxThreads(), count));
   if (threads > 1 && pool().tryRun(count, task, context, threads)) return;
   for (Index i = 0; i < count; ++i) task(context, i);
 }

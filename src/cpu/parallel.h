@@ -9,7 +9,7 @@
 namespace EigenQ {
 namespace internal {
 
-/** Calls task(context, i) for every i in [0, count), each exactly once, on up to nbThreads() threads; returns when all
+/** Calls task(context, i) for every i in [0, count), each exactly once, on up to maxThreads() threads; returns when all
  * are done. A call from inside a task, or while another thread's call is running, works through its tasks alone. The
  * first exception is rethrown here. */
 void parallelFor(Index count, void (*task)(void* context, Index i), void* context);

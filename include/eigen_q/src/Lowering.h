@@ -85,10 +85,10 @@ void setLoweringObserver(LoweringObserver observer, void* context);
 
 /** Most threads a kernel may use, the caller's included. Results do not depend on it. At first: EIGENQ_NUM_THREADS, or
  * else the number of cores. */
-int nbThreads();
+int maxThreads();
 
 /** \a threads < 1 restores the initial number. */
-void setNbThreads(int threads);
+void setMaxThreads(int threads);
 
 }  // namespace EigenQ
 
