@@ -89,6 +89,7 @@ struct GroupReport {
   int cases = 0;
   int exact = 0;
   int failed = 0;
+  std::size_t flips = 0;  // deviations that are allowed: codes and offsets
   double worst = 0;
   std::vector<std::string> lines;  // "case: message", failures first marked as such
 
@@ -96,6 +97,7 @@ struct GroupReport {
     ++cases;
     exact += report.failures.empty() && report.notes.empty();
     failed += !report.failures.empty();
+    flips += report.notes.size();
     worst = std::max(worst, report.worst);
     for (const std::string& message : report.failures) lines.push_back("FAILED " + name + ": " + message);
     for (const std::string& message : report.notes) lines.push_back("allowed " + name + ": " + message);

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MPL-2.0
+// The recorded cases match, and the runner that says so can also say no.
+#define BOOST_TEST_MODULE Golden
+#include <boost/test/unit_test.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "golden_runner/Runner.h"
+#include "support/Safetensors.h"
+
+using namespace EigenQ;
+using golden::Run;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/** A folder that lives as long as its test. */
+class TemporaryFolder {
+ public:
+  TemporaryFolder() : m_path(fs::temp_directory_path() / ("eigenq-golden-" + std::to_string(std::random_device()()))) {
+    fs::create_directory(m_path);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;  // a leftover in /tmp is no reason to fail
+    fs::remove_all(m_path, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  std::string path() const { return m_path.string(); }
+  std::string write(const std::string& name, const std::string& content) const {
+    std::ofstream(m_path / name, std::ios::binary) << content;
+    return (m_path / name).string();
+  }
+
+ private:
+  fs::path m_path;
+};
+
+std::string safetensors(const std::string& header, const std::string& data = "") {
+  std::string file(8, '\0');
+  const std::uint64_t size = header.size();
+  std::memcpy(file.data(), &size, sizeof size);
+  return file + header + data;
+}
+
+std::string readFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+int failures(const Run& run) {
+  int failed = 0;
+  for (const auto& [name, group] : run.reports) failed += group.failed;
+  return failed;
+}
+
+Run runOn(const TemporaryFolder& folder) {
+  Run run;
+  golden::checkFolder(folder.path(), run);
+  return run;
+}
+
+std::string errorOf(const std::string& content) {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("file.safetensors", content);
+  try {
+    const test::SafetensorsFile file(path);
+  } catch (const FormatError& e) {
+    return e.what() + path.size() + 2;
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(everyRecordedCaseMatches, *boost::unit_test::label("golden")) {
+  Run run;
+  golden::checkFolder(EIGENQ_TEST_DATA_DIR, run);
+  BOOST_TEST(golden::print(run) == 0);
+  const std::map<std::string, int> expected = {
+      {"quantize_4bit", 48},        {"nested_4bit", 6},       {"quantize_blockwise", 12},
+      {"int8_vectorwise_quant", 6}, {"int8_double_quant", 3}, {"tables", 3},
+      {"tile_layouts", 10},         {"layer_4bit", 1},        {"layer_8bit", 1}};
+  for (const auto& [group, cases] : expected) BOOST_TEST(run.reports[group].cases == cases);
+  BOOST_TEST(run.reports["int8_vectorwise_quant"].exact == 6);
+  BOOST_TEST(run.reports["tile_layouts"].exact == 10);
+}
+
+// Every byte of a case's tensors matters: change one and the case fails.
+BOOST_AUTO_TEST_CASE(aChangedByteIsFound) {
+  const std::string original = readFile(EIGENQ_TEST_DATA_DIR "/bitsandbytes.safetensors");
+  std::uint64_t headerSize = 0;
+  std::memcpy(&headerSize, original.data(), sizeof headerSize);
+  const auto header = nlohmann::json::parse(original.begin() + 8, original.begin() + 8 + std::ptrdiff_t(headerSize));
+  for (const char* key :
+       {"quantize_4bit/0/packed", "quantize_4bit/9/absmax", "quantize_4bit/40/dequantized",
+        "nested_4bit/49/absmax_codes", "nested_4bit/49/nested_absmax", "nested_4bit/49/absmax_offset",
+        "quantize_blockwise/55/codes", "int8_vectorwise_quant/68/codes", "int8_vectorwise_quant/68/outlier_columns",
+        "int8_double_quant/74/col_stats", "dynamic_map"}) {
+    std::string changed = original;
+    const auto begin = header.at(key).at("data_offsets").at(0).get<std::size_t>();
+    changed[8 + headerSize + begin] ^= 0x20;
+    const TemporaryFolder folder;
+    folder.write("changed.safetensors", changed);
+    BOOST_TEST_CONTEXT(key) { BOOST_TEST(failures(runOn(folder)) == 1); }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(unknownGroupsAndMissingTensorsFail) {
+  const auto casesFile = [](const std::string& cases) {
+    return safetensors(nlohmann::json{{"__metadata__", {{"cases", cases}}}}.dump());
+  };
+  for (const char* cases :
+       {R"([{"group": "quantise_6bit", "name": "quantise_6bit/0"}])",
+        R"([{"group": "quantize_4bit", "name": "quantize_4bit/0", "quant_type": "nf4", "blocksize": 64}])",
+        R"([{"group": "quantize_blockwise"}])", "no JSON"}) {
+    const TemporaryFolder folder;
+    folder.write("cases.safetensors", casesFile(cases));
+    BOOST_TEST_CONTEXT(cases) { BOOST_TEST(failures(runOn(folder)) == 1); }
+  }
+  const TemporaryFolder folder;
+  folder.write("cases.safetensors", casesFile(R"([{"group": "adamw8bit", "name": "adamw8bit/0"}])"));
+  Run run = runOn(folder);
+  BOOST_TEST(failures(run) == 0);
+  BOOST_TEST(run.skipped["adamw8bit"] == 1);
+}
+
+BOOST_AUTO_TEST_CASE(nothingToCompareIsAFailure) {
+  const TemporaryFolder empty;
+  BOOST_TEST(failures(runOn(empty)) == 1);
+  const TemporaryFolder foreign;
+  foreign.write("foreign.safetensors", safetensors("{}"));
+  BOOST_TEST(failures(runOn(foreign)) == 1);
+  const TemporaryFolder wrongOrder;
+  wrongOrder.write("tile_layouts.json", R"([{"order": "col64", "rows": 1, "cols": 1, "source_index": [0]}])");
+  BOOST_TEST(failures(runOn(wrongOrder)) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(damagedFilesAreRefused) {
+  const auto tensor = [](const std::string& dtype, const std::string& shape, const std::string& offsets) {
+    return "{\"t\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}}";
+  };
+  BOOST_TEST(errorOf("short") == "header: file shorter than 8 bytes");
+  BOOST_TEST(errorOf(std::string(8, '\xff')) == "header: reaches beyond the end of the file");
+  BOOST_TEST(errorOf(safetensors("{")).find("header: ") == 0);
+  BOOST_TEST(errorOf(safetensors("[]")) == "header: is no object");
+  BOOST_TEST(errorOf(safetensors(tensor("F33", "[1]", "[0,4]"), "1234")) == "t: unknown dtype F33");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[-1]", "[0,4]"), "1234")) == "t: shape holds -1");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[1099511627776,16777216]", "[0,4]"), "1234")) == "t: shape overflows");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[2]", "[0,8]"), "1234")) == "t: lies outside of the data");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[2]", "[0,4]"), "1234")) == "t: holds 4 bytes, its shape 8");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[1]", "[4,0]"), "1234")) == "t: lies outside of the data");
+  BOOST_TEST(errorOf(safetensors(tensor("U8", "[2]", "[1,3]"), "1234")) == "data: gap or overlap at byte 0");
+  BOOST_TEST(errorOf(safetensors(tensor("U8", "[2]", "[0,2]"), "1234")) == "data: ends at byte 2 of 4");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[1]", "[0,4]"), "1234")) == "accepted");
+  BOOST_TEST(errorOf(safetensors(tensor("F32", "[0,7]", "[0,0]"))) == "accepted");
+  BOOST_TEST(errorOf(safetensors("  {}  ")) == "accepted");
+}
