@@ -239,8 +239,8 @@ void assignOther(Dst& dst, const Xpr& x, float sign, bool accumulate) {
   }
 }
 
-/** dst (+)= sign·product + otherSign·other: a dense term in memory is read by the kernel; any other goes to dst first.
- */
+/** dst (+)= sign·product + otherSign·other. The kernel reads one dense term from where it lies; any further term, or
+ * one that is not in memory, goes to dst first. */
 template <typename Dst, typename Product, typename Other>
 void runSum(Dst& dst, const Product& product, float sign, const Other& other, float otherSign, Store store) {
   store.epilogue.sign = sign;
@@ -248,18 +248,17 @@ void runSum(Dst& dst, const Product& product, float sign, const Other& other, fl
     Store first = store;
     first.epilogue.sign = otherSign;
     Fusion<Other>::run(dst, other, first);
-    store.accumulates = true;
-  } else if constexpr (hasDirectAccess<Other>()) {
-    if (store.accumulates) {
-      assignOther(dst, other, otherSign, true);
-    } else {
-      store.epilogue.residual = viewOf(other);
-      store.epilogue.residualSign = otherSign;
-    }
   } else {
+    if constexpr (hasDirectAccess<Other>() && Fusion<Product>::kStage != Stage::kSum) {
+      if (!store.accumulates) {
+        store.epilogue.residual = viewOf(other);
+        store.epilogue.residualSign = otherSign;
+        return Fusion<Product>::run(dst, product, store);
+      }
+    }
     assignOther(dst, other, otherSign, store.accumulates);
-    store.accumulates = true;
   }
+  store.accumulates = true;
   Fusion<Product>::run(dst, product, store);
 }
 

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MPL-2.0
+// Which kernels ran.
+#ifndef EIGENQ_TEST_SUPPORT_KERNELLOG_H
+#define EIGENQ_TEST_SUPPORT_KERNELLOG_H
+
+#include <eigen_q/Core>
+
+#include <string>
+#include <vector>
+
+namespace EigenQ {
+namespace test {
+
+/** Records the kernels that the calling thread asks for while it lives. */
+class KernelLog {
+ public:
+  KernelLog() { internal::setLoweringObserver(&KernelLog::note, this); }
+  ~KernelLog() { internal::setLoweringObserver(nullptr, nullptr); }
+  KernelLog(const KernelLog&) = delete;
+  KernelLog& operator=(const KernelLog&) = delete;
+
+  int products() const { return m_products; }
+  int dequantizations() const { return m_dequantizations; }
+  /** Of the last product. */
+  const internal::Epilogue& epilogue() const { return m_epilogue; }
+
+ private:
+  static void note(const internal::LoweringEvent& event, void* context) {
+    KernelLog& log = *static_cast<KernelLog*>(context);
+    if (!event.product) {
+      ++log.m_dequantizations;
+      return;
+    }
+    ++log.m_products;
+    log.m_epilogue = event.product->epilogue;
+  }
+
+  int m_products = 0;
+  int m_dequantizations = 0;
+  internal::Epilogue m_epilogue;
+};
+
+}  // namespace test
+}  // namespace EigenQ
+
+#endif  // EIGENQ_TEST_SUPPORT_KERNELLOG_H
