@@ -13,7 +13,7 @@ using EigenQ::ad::Arena;
 BOOST_AUTO_TEST_CASE(everyAllocationIsAlignedAndItsOwn) {
   Arena arena;
   std::vector<std::pair<unsigned char*, std::size_t>> pieces;
-  for (std::size_t bytes : {1, 63, 64, 65, 0, 100000, 7, 1 << 20, 3}) {
+  for (std::size_t bytes : std::vector<std::size_t>{1, 63, 64, 65, 0, 100000, 7, 1 << 20, 3}) {
     auto* p = static_cast<unsigned char*>(arena.allocate(bytes));
     BOOST_TEST(reinterpret_cast<std::uintptr_t>(p) % Arena::kAlignment == 0u);
     std::memset(p, static_cast<int>(pieces.size()), bytes);

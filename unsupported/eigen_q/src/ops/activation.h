@@ -4,15 +4,18 @@
 
 #include <cmath>
 
+#include <eigen_q/src/Activation.h>
+
 #include "../Tape.h"
 
 namespace EigenQ {
 namespace ad {
 
-/** y = max(x, 0); the derivative at 0 is 0. */
+/** y = max(x, 0), NaN where x is; the derivative at 0 is 0. */
 template <typename Scalar>
 Var<Scalar> relu(const Var<Scalar>& x) {
-  return x.tape().record("relu", {x}, x.value().cwiseMax(Scalar(0)), [=](const auto& dy, const auto& y) {
+  const auto in = x.value().array();
+  return x.tape().record("relu", {x}, (in < Scalar(0)).select(Scalar(0), in), [=](const auto& dy, const auto& y) {
     x.addGrad((y.array() > Scalar(0)).select(dy.array(), Scalar(0)));
   });
 }
@@ -55,11 +58,10 @@ Var<Scalar> swiglu(const Var<Scalar>& gate, const Var<Scalar>& up) {
  * Source: Hendrycks and Gimpel, arXiv:1606.08415. */
 template <typename Scalar>
 Var<Scalar> gelu(const Var<Scalar>& x) {
-  constexpr Scalar kSqrtHalf = Scalar(0.70710678118654752440);
-  constexpr Scalar kInvSqrt2Pi = Scalar(0.39894228040143267794);
-  const auto value = [](Scalar v) { return v * Scalar(0.5) * std::erfc(-v * kSqrtHalf); };
-  const auto slope = [](Scalar v) {
-    return Scalar(0.5) * std::erfc(-v * kSqrtHalf) + v * kInvSqrt2Pi * std::exp(Scalar(-0.5) * v * v);
+  const auto value = [](Scalar v) { return EigenQ::internal::activate<Activation::kGelu>(v); };
+  const auto slope = [](Scalar v) {  // Φ(v) + v·φ(v)
+    constexpr auto kSqrtHalf = Scalar(0.70710678118654752440), kInvSqrt2Pi = Scalar(0.39894228040143267794);
+    return Scalar(0.5) * (Scalar(1) + std::erf(v * kSqrtHalf)) + v * kInvSqrt2Pi * std::exp(Scalar(-0.5) * v * v);
   };
   return x.tape().record("gelu", {x}, x.value().unaryExpr(value),
                          [=](const auto& dy) { x.addGrad(dy.cwiseProduct(x.value().unaryExpr(slope))); });
