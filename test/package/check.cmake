@@ -21,7 +21,7 @@ endfunction()
 function(build_consumer)
   file(REMOVE_RECURSE ${consumer_build})
   run(${CMAKE_COMMAND} -S ${SOURCE_DIR}/test/package/${STEP} -B ${consumer_build} -G ${GENERATOR}
-      -D CMAKE_BUILD_TYPE=${BUILD_TYPE} -D CMAKE_CXX_COMPILER=${CXX} -D CMAKE_CXX_FLAGS=${CXX_FLAGS}
+      -D CMAKE_CXX_COMPILER=${CXX} -D CMAKE_CXX_FLAGS=${CXX_FLAGS}
       -D Eigen3_DIR=${Eigen3_DIR} ${ARGN})
   run(${CMAKE_COMMAND} --build ${consumer_build})
   run_consumer(${consumer_build}/consumer)
@@ -35,7 +35,7 @@ function(check_install)
 endfunction()
 
 function(check_find_package)
-  build_consumer(-D CMAKE_PREFIX_PATH=${prefix} -D EXPECTED_VERSION=${VERSION})
+  build_consumer(-D CMAKE_BUILD_TYPE=Release -D CMAKE_PREFIX_PATH=${prefix} -D EXPECTED_VERSION=${VERSION})
 endfunction()
 
 function(check_pkg_config)
@@ -53,9 +53,10 @@ function(check_pkg_config)
   run_consumer(${consumer_build}/consumer)
 endfunction()
 
-# Built shared, since the installed package is usually static: both kinds of library are linked and run.
+# Built shared, since the installed package is usually static: both kinds of library are linked and run. Built without
+# optimisation, since it is built once more.
 function(check_fetch_content)
-  build_consumer(-D BUILD_SHARED_LIBS=ON)
+  build_consumer(-D BUILD_SHARED_LIBS=ON -D CMAKE_BUILD_TYPE=Debug)
 endfunction()
 
 cmake_language(CALL check_${STEP})
