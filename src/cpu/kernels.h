@@ -8,9 +8,6 @@
 namespace EigenQ {
 namespace internal {
 
-using ProductFunction = void (*)(const QuantizedProduct&);
-using DequantizeFunction = void (*)(const WeightView&, const DenseView&, const Epilogue&);
-
 void runReference(const QuantizedProduct& p);  // double sums, any scalar
 
 void runGemmPortable(const QuantizedProduct& p);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 namespace EigenQ {
 namespace internal {
@@ -53,13 +54,7 @@ constexpr Lowering kHostLowerings[] = {
     {"reference", refuseNothing, runReference},
 };
 
-struct Dequantizer {
-  const char* name;
-  const char* (*cpuLacks)();
-  DequantizeFunction run;
-};
-
-constexpr Dequantizer kHostDequantizers[] = {
+constexpr DequantizeLowering kHostDequantizers[] = {
 #if defined(EIGENQ_HAVE_X86_KERNELS)
     {"avx512.dequantize", cpuLacksAvx512, dequantizeAvx512},
     {"avx2.dequantize", cpuLacksAvx2, dequantizeAvx2},
@@ -110,8 +105,9 @@ void report(const char* kernel, const QuantizedProduct* product) {
 
 }  // namespace
 
-LoweringTable hostLowerings() {
-  return {kHostLowerings, static_cast<int>(sizeof kHostLowerings / sizeof *kHostLowerings)};
+LoweringTable<Lowering> hostLowerings() { return {std::begin(kHostLowerings), std::end(kHostLowerings)}; }
+LoweringTable<DequantizeLowering> hostDequantizers() {
+  return {std::begin(kHostDequantizers), std::end(kHostDequantizers)};
 }
 
 void setLoweringObserver(LoweringObserver observer, void* context) { t_observer = {observer, context}; }
@@ -125,8 +121,8 @@ void lower(const QuantizedProduct& product) {
 }
 
 void dequantize(const WeightView& w, bool transposed, const DenseView& y, const Epilogue& epilogue) {
-  const Dequantizer* row = kHostDequantizers;
-  while (row->cpuLacks()) ++row;
+  const DequantizeLowering* row = kHostDequantizers;
+  while (row->refuse()) ++row;
   if (logWanted()) std::fprintf(stderr, "eigenq: Y %tdx%td = W: %s\n", y.rows, y.cols, row->name);
   report(row->name, nullptr);
   if (y.rows == 0 || y.cols == 0) return;

@@ -54,15 +54,24 @@ struct Lowering {
   void (*run)(const QuantizedProduct&);
 };
 
+/** One way to write a dequantised matrix. */
+struct DequantizeLowering {
+  const char* name;
+  const char* (*refuse)();
+  void (*run)(const WeightView&, const DenseView&, const Epilogue&);
+};
+
+template <typename Row>
 struct LoweringTable {
-  const Lowering* rows;
-  int size;
-  const Lowering* begin() const { return rows; }
-  const Lowering* end() const { return rows + size; }
+  const Row* first;
+  const Row* last;
+  const Row* begin() const { return first; }
+  const Row* end() const { return last; }
 };
 
 /** Kernels for operands in host memory, best first; the last row never refuses. */
-LoweringTable hostLowerings();
+LoweringTable<Lowering> hostLowerings();
+LoweringTable<DequantizeLowering> hostDequantizers();
 
 /** Runs the first row of hostLowerings() that does not refuse. Throws std::bad_alloc when scratch memory runs out. */
 void lower(const QuantizedProduct& product);

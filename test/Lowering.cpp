@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MPL-2.0
+// Every row of the table against the reference, at awkward sizes, offsets, strides and epilogues.
+#define BOOST_TEST_MODULE Lowering
+#include <boost/test/unit_test.hpp>
+
+#include "support/Bounds.h"
+
+#include <eigen_q/Core>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace EigenQ;
+using namespace EigenQ::test;
+using internal::ConstDenseView;
+using internal::DenseView;
+using internal::Epilogue;
+using internal::QuantizedProduct;
+using internal::WeightView;
+using Eigen::Index;
+
+namespace {
+
+struct Shape {
+  Index m, n, k;
+};
+
+// Around the tiles of every instruction set (4, 6, 12 rows; panels of 8, 16, 32 outputs; depth 256), and primes.
+const Shape kShapes[] = {{1, 1, 1},   {1, 33, 64},  {8, 31, 257}, {9, 32, 256},  {13, 7, 15},
+                         {12, 40, 8}, {25, 65, 31}, {3, 129, 97}, {7, 16, 1000}, {31, 5, 300}};
+
+enum class Layout { kColMajor, kRowMajor, kStrided };
+
+/** A rows×cols matrix of floats in a wider frame of sentinels. */
+class Framed {
+ public:
+  Framed(Index rows, Index cols, Layout layout) : m_rows(rows), m_cols(cols) {
+    const Index step = layout == Layout::kStrided ? 3 : 1;
+    m_rowStride = layout == Layout::kColMajor ? 1 : step * (cols + 1);
+    m_colStride = layout == Layout::kColMajor ? rows + 1 : step;
+    m_data = Eigen::VectorXf::Random((rows + 1) * m_rowStride + (cols + 1) * m_colStride);
+  }
+  float& at(Index i, Index j) { return m_data[i * m_rowStride + j * m_colStride]; }
+  DenseView view() { return {m_data.data(), ScalarType::kFloat, m_rows, m_cols, m_rowStride, m_colStride}; }
+  ConstDenseView constView() const {
+    return {m_data.data(), ScalarType::kFloat, m_rows, m_cols, m_rowStride, m_colStride};
+  }
+  const Eigen::VectorXf& data() const { return m_data; }
+
+ private:
+  Index m_rows, m_cols, m_rowStride, m_colStride;
+  Eigen::VectorXf m_data;
+};
+
+/** Σ|x||w| of an output, for its error bound. */
+double magnitude(const QuantizedProduct& p, Index i, Index j) {
+  double sum = 0;
+  for (Index k = 0; k < p.x.cols; ++k) {
+    const double x = static_cast<double>(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]);
+    sum += std::abs(x * static_cast<double>(p.transposed ? p.w.coeff(j, k) : p.w.coeff(k, j)));
+  }
+  return sum;
+}
+
+int g_refusals = 0, g_runs = 0;
+
+void compareWithReference(QuantizedProduct p, Framed y) {
+  const internal::Lowering* const reference = internal::hostLowerings().end() - 1;
+  BOOST_REQUIRE_EQUAL(std::string(reference->name), "reference");
+  BOOST_REQUIRE(!reference->refuse(p));
+  Framed expected = y;
+  p.y = expected.view();
+  if (p.epilogue.residual.data) p.epilogue.residual = expected.constView();
+  reference->run(p);
+  for (const internal::Lowering& row : internal::hostLowerings()) {
+    Framed found = y;
+    p.y = found.view();
+    if (p.epilogue.residual.data) p.epilogue.residual = found.constView();
+    if (row.refuse(p)) {
+      ++g_refusals;
+      continue;
+    }
+    ++g_runs;
+    row.run(p);
+    for (Index i = 0; i < p.y.rows; ++i) {
+      for (Index j = 0; j < p.y.cols; ++j) {
+        // γ of the sum and of the epilogue's few operations; activations have slopes of at most 1.13.
+        const double bound = 1.2 * gammaFloat(p.x.cols + 6) * (std::abs(double(p.epilogue.alpha)) * magnitude(p, i, j) + 4) ;
+        const double difference = std::abs(double(found.at(i, j)) - double(expected.at(i, j)));
+        if (difference <= bound) continue;
+        BOOST_ERROR(row.name << " (" << i << ", " << j << ") of " << p.y.rows << "x" << p.y.cols << ", k = " << p.x.cols
+                             << ": expected " << expected.at(i, j) << ", found " << found.at(i, j));
+        return;
+      }
+    }
+    // What lies between and behind the entries is somebody else's.
+    Framed restored = found;
+    for (Index i = 0; i < p.y.rows; ++i) {
+      for (Index j = 0; j < p.y.cols; ++j) restored.at(i, j) = y.at(i, j);
+    }
+    BOOST_TEST((restored.data().array() == y.data().array()).all(), row.name << " writes outside of its result");
+  }
+}
+
+/** W of the given shape as a window at (row, col) of a larger matrix, so that rows begin at any nibble and block. */
+template <typename Matrix>
+void sweep(const Matrix& whole, bool transposed) {
+  int round = 0;
+  for (const Shape& s : kShapes) {
+    const Index rows = transposed ? s.n : s.k, cols = transposed ? s.k : s.n;
+    const Index row = round % 3, col = round * 5 % 7;
+    if (row + rows > whole.rows() || col + cols > whole.cols()) continue;
+    const auto layout = static_cast<Layout>(round % 3), xLayout = static_cast<Layout>(round / 2 % 3);
+    Framed x(s.m, s.k, xLayout), y(s.m, s.n, layout);
+    QuantizedProduct p;
+    p.x = x.constView();
+    p.w = whole.quantizedView().weights.window(row, col, rows, cols);
+    p.transposed = transposed;
+    compareWithReference(p, y);
+
+    const Eigen::VectorXf bias = Eigen::VectorXf::Random(2 * std::max(s.m, s.n));
+    p.epilogue.alpha = -1.5f;
+    p.epilogue.bias = bias.data();
+    p.epilogue.biasStride = 2;
+    p.epilogue.biasAxis = round % 2 ? internal::BiasAxis::kPerCol : internal::BiasAxis::kPerRow;
+    p.epilogue.activation = static_cast<Activation>(round % 5);
+    p.epilogue.upper = 0.5f;
+    p.epilogue.lower = -0.25f;
+    p.epilogue.sign = -1;
+    p.epilogue.residual = y.constView();
+    p.epilogue.residualSign = round % 2 ? 1.0f : -1.0f;
+    compareWithReference(p, y);
+    ++round;
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(everyLoweringAgreesWithTheReference) {
+  const Eigen::MatrixXf w = Eigen::MatrixXf::Random(140, 1009);  // odd: rows begin in the middle of bytes and blocks
+  for (const bool transposed : {true, false}) {
+    sweep(Int8Matrix(w), transposed);
+    sweep(NF4Matrix(w), transposed);
+    sweep(FP4Matrix(w, 32, Statistics::kNested), transposed);
+    sweep(NF4Matrix(w.leftCols(300), 4096, Statistics::kNested), transposed);
+    sweep(NF4Matrix(w.topRows(40).transpose(), 32), transposed);
+  }
+  BOOST_TEST_MESSAGE(g_runs << " runs, " << g_refusals << " refusals");
+  // The portable rows and the reference refuse no float product of some shape: a run cannot pass by declining.
+  BOOST_TEST(g_runs > 3 * 60);
+}
+
+BOOST_AUTO_TEST_CASE(resultsDoNotDependOnTheNumberOfThreads) {
+  const NF4Matrix w(Eigen::MatrixXf::Random(257, 515));
+  const Int8Matrix w8(Eigen::MatrixXf::Random(40, 2000));
+  const Eigen::MatrixXf x = Eigen::MatrixXf::Random(515, 61), x1 = x.col(0), g = Eigen::MatrixXf::Random(257, 801);
+  const Eigen::MatrixXf x8 = Eigen::MatrixXf::Random(2000, 300);
+  const auto all = [&](int threads) {
+    setMaxThreads(threads);
+    return std::vector<Eigen::MatrixXf>{w * x, w * x1, w.transpose() * g, w8 * x8, Eigen::MatrixXf(w)};
+  };
+  const auto one = all(1);
+  for (const int threads : {2, 3, 16}) {
+    const auto several = all(threads);
+    for (std::size_t i = 0; i < one.size(); ++i) BOOST_TEST((one[i].array() == several[i].array()).all());
+  }
+  setMaxThreads(0);
+  BOOST_TEST(maxThreads() >= 1);
+}
+
+BOOST_AUTO_TEST_CASE(severalThreadsMayMultiplyAtOnce) {
+  const NF4Matrix w(Eigen::MatrixXf::Random(300, 640));
+  const Eigen::MatrixXf x = Eigen::MatrixXf::Random(640, 40), expected = w * x;
+  std::vector<std::thread> threads;
+  std::vector<int> wrong(4, 0);
+  for (std::size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 20; ++i) {
+        const Eigen::MatrixXf y = w * x;
+        if (!(y.array() == expected.array()).all()) ++wrong[t];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const int count : wrong) BOOST_TEST(count == 0);
+}
+
+BOOST_AUTO_TEST_CASE(everyDequantizerGivesTheValuesOfTheCodes) {
+  const Eigen::MatrixXf random = Eigen::MatrixXf::Random(67, 301);
+  const auto check = [](const auto& matrix) {
+    const WeightView w = matrix.quantizedView().weights.window(1, 3, 66, 297);
+    for (const internal::DequantizeLowering& row : internal::hostDequantizers()) {
+      if (row.refuse()) continue;
+      for (const Layout layout : {Layout::kColMajor, Layout::kRowMajor, Layout::kStrided}) {
+        Framed y(w.rows, w.cols, layout);
+        row.run(w, y.view(), Epilogue());
+        int wrong = 0;
+        for (Index i = 0; i < w.rows; ++i) {
+          for (Index j = 0; j < w.cols; ++j) wrong += y.at(i, j) != w.coeff(i, j);
+        }
+        BOOST_TEST(wrong == 0, row.name << ": " << wrong << " values differ from their codes'");
+      }
+    }
+  };
+  check(Int8Matrix(random));
+  check(NF4Matrix(random));
+  check(FP4Matrix(random, 32, Statistics::kNested));
+  check(NF4Matrix(random, 4096, Statistics::kNested));
+}
