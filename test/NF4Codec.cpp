@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(blockSizes) {
   for (EigenQ::Index n = -1; n <= 8200; ++n) {
     const bool valid = n == 32 || n == 64 || n == 128 || n == 256 || n == 512 || n == 1024 || n == 2048 || n == 4096;
     BOOST_REQUIRE(isBlockSize(n) == valid);
-    if (valid) BOOST_TEST(EigenQ::Index{1} << blockShift(n) == n);
+    if (valid) BOOST_TEST((EigenQ::Index{1} << blockShift(n)) == n);
   }
   BOOST_TEST(blockCount(0, 64) == 0);
   BOOST_TEST(blockCount(64, 64) == 1);

@@ -258,6 +258,11 @@ BOOST_AUTO_TEST_CASE(whatCannotBeIsRefused) {
     BOOST_CHECK_THROW(quantizeBlockwise(x, dynamicMap(), blockSize), FormatError);
   }
   BOOST_CHECK_THROW(quantizeBlockwise(x, VectorXf::Zero(255)), FormatError);
+  VectorXf table = dynamicMap();
+  std::swap(table[7], table[8]);
+  BOOST_CHECK_THROW(quantizeBlockwise(x, table), FormatError);
+  table[7] = kNaN;
+  BOOST_CHECK_THROW(quantizeBlockwise(x, table), FormatError);
   const FourBitQuantized q = quantize4bit(x);
   BOOST_CHECK_THROW(dequantize4bit(q.packed.head(63), q.state), FormatError);
   BlockwiseQuantized bytes = quantizeBlockwise(x);

@@ -2,8 +2,6 @@
 #ifndef EIGENQ_QUANTSTATE_H
 #define EIGENQ_QUANTSTATE_H
 
-#include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +12,7 @@
 #include "Errors.h"
 #include "FourBitCodec.h"
 #include "PackedState.h"
+#include "ScalarConvert.h"
 #include "Views.h"
 
 namespace EigenQ {
@@ -179,16 +178,18 @@ class QuantState {
     throw FormatError(where, key, "expected a power of two from 32 to 4096, found " + std::to_string(blockSize));
   }
 
-  // By index and std::isfinite rather than Eigen's reductions, which -ffast-math may fold away.
+  // By bits: comparisons of floats that may be NaN vanish under the -ffast-math of whoever includes this.
   static void checkFinite(const std::string& where, const char* key, const Eigen::VectorXf& v) {
-    for (Index i = 0; i < v.size(); ++i) {
-      if (!std::isfinite(v[i])) throw FormatError(where, key, "entry " + std::to_string(i) + " is not finite");
-    }
+    for (Index i = 0; i < v.size(); ++i)
+      if (!internal::isFinite(v[i])) throw FormatError(where, key, "entry " + std::to_string(i) + " is not finite");
   }
 
   static void checkNonNegative(const std::string& where, const char* key, const Eigen::VectorXf& v) {
+    constexpr std::uint32_t minusZero = internal::kFloatSign;
     for (Index i = 0; i < v.size(); ++i) {
-      if (!(v[i] >= 0)) throw FormatError(where, key, "entry " + std::to_string(i) + " is negative or NaN");
+      const std::uint32_t bits = internal::bitsOf(v[i]);
+      if (bits > internal::kFloatInfinity && bits != minusZero)
+        throw FormatError(where, key, "entry " + std::to_string(i) + " is negative or NaN");
     }
   }
 
@@ -209,7 +210,7 @@ class QuantState {
     checkCount(where, "nested_quant_map", n.codeTable.size(), internal::kByteLevels, "levels");
     checkNonNegative(where, "nested_absmax", n.absmax);
     checkFinite(where, "nested_quant_map", n.codeTable);
-    if (!std::isfinite(n.offset)) throw FormatError(where, "nested_offset", "not finite");
+    if (!internal::isFinite(n.offset)) throw FormatError(where, "nested_offset", "not finite");
   }
 
   FourBitType m_type;

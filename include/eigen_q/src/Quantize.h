@@ -69,6 +69,18 @@ inline void requireSize(const char* function, const char* key, Index found, Inde
   throw FormatError(function, key, "expected " + std::to_string(expected) + " entries, found " + std::to_string(found));
 }
 
+/** 256 finite levels that do not descend: the search for the nearest one relies on it. */
+inline void requireCodeTable(const char* function, const Eigen::Ref<const Eigen::VectorXf>& table) {
+  requireSize(function, "codeTable", table.size(), kByteLevels);
+  for (Index i = 0; i < table.size(); ++i) {
+    const bool ascends = i == 0 || table[i - 1] <= table[i];
+    if (isFinite(table[i]) && ascends) continue;
+    throw FormatError(
+        function, "codeTable",
+        "expected finite ascending levels, found " + std::to_string(table[i]) + " at entry " + std::to_string(i));
+  }
+}
+
 inline IndexVector toIndexVector(const std::vector<Index>& v) {
   return Eigen::Map<const IndexVector>(v.data(), static_cast<Index>(v.size()));
 }
@@ -103,7 +115,7 @@ BlockwiseQuantized quantizeBlockwise(const Eigen::MatrixBase<Derived>& x,
                                      const Eigen::Ref<const Eigen::VectorXf>& codeTable = dynamicMap(),
                                      Index blockSize = 4096) {
   internal::requireBlockSize("quantizeBlockwise", blockSize);
-  internal::requireSize("quantizeBlockwise", "codeTable", codeTable.size(), internal::kByteLevels);
+  internal::requireCodeTable("quantizeBlockwise", codeTable);
   internal::DirectOrPlain<Derived> direct(x.derived());
   BlockwiseQuantized q;
   q.codes.resize(x.rows(), x.cols());
@@ -176,6 +188,7 @@ RowMajorMatrix<Scalar> dequantize4bit(const Eigen::Ref<const ByteVector>& packed
  * Source: Dettmers et al., LLM.int8(), arXiv:2208.07339. Bytes: doc/formats.md#int8. */
 template <typename Derived>
 Int8Quantized int8VectorwiseQuant(const Eigen::MatrixBase<Derived>& x, float threshold = 0) {
+  eigen_assert(threshold >= 0 && "int8VectorwiseQuant: the outlier threshold is negative");
   internal::DirectOrPlain<Derived> direct(x.derived());
   Int8Quantized q;
   q.codes.resize(x.rows(), x.cols());
@@ -191,6 +204,7 @@ Int8Quantized int8VectorwiseQuant(const Eigen::MatrixBase<Derived>& x, float thr
  * half, which overflows from |x| = 516 on. */
 template <typename Derived>
 Int8DoubleQuantized int8DoubleQuant(const Eigen::MatrixBase<Derived>& x, float threshold = 0) {
+  eigen_assert(threshold >= 0 && "int8DoubleQuant: the outlier threshold is negative");
   internal::DirectOrPlain<Derived> direct(x.derived());
   const internal::ConstDenseView view = internal::viewOf(direct);
   Int8DoubleQuantized q;

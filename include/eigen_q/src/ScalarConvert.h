@@ -27,6 +27,8 @@ EIGENQ_HOST_DEVICE inline float floatOf(std::uint32_t bits) {
 constexpr std::uint32_t kFloatSign = 0x80000000u;
 constexpr std::uint32_t kFloatInfinity = 0x7f800000u;
 
+EIGENQ_HOST_DEVICE inline bool isFinite(float v) { return (bitsOf(v) & ~kFloatSign) < kFloatInfinity; }
+
 EIGENQ_HOST_DEVICE inline float bfloat16ToFloat(std::uint16_t b) { return floatOf(std::uint32_t{b} << 16); }
 
 /** NaNs stay NaNs: they keep their upper payload bits and turn quiet. */
