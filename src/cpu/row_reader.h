@@ -7,8 +7,6 @@
 
 #include <eigen_q/src/Views.h>
 
-#include <limits>
-
 namespace EigenQ {
 namespace internal {
 namespace {
@@ -26,7 +24,7 @@ class RowReader<Isa, WeightFormat::kInt8> {
         m_absmax(Isa::broadcast(w.rowAbsmax[i])) {}
 
   /** Steps that inside() may take from here. */
-  Index stepsInside() const { return std::numeric_limits<Index>::max(); }
+  Index stepsInside() const { return PTRDIFF_MAX; }
   typename Isa::Vec inside() {
     const typename Isa::Vec codes = Isa::fromInt8(m_codes);
     m_codes += Isa::kLanes;

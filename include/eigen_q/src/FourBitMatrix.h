@@ -40,6 +40,7 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
  public:
   using Nested = const FourBitMatrix&;
   using NestedExpression = FourBitMatrix;
+  using QuantizedBase<FourBitMatrix>::operator=;
 
   /** 0×0. */
   FourBitMatrix() : m_state(kType, 64, ScalarType::kFloat, {0, 0}, Eigen::VectorXf()) {}

@@ -27,6 +27,7 @@ class Int8Matrix : public QuantizedBase<Int8Matrix> {
  public:
   using Nested = const Int8Matrix&;
   using NestedExpression = Int8Matrix;
+  using QuantizedBase<Int8Matrix>::operator=;
 
   /** 0×0. */
   Int8Matrix() = default;

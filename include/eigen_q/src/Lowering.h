@@ -29,7 +29,7 @@ struct Epilogue {
   float residualSign = 1;
 
   /** The same epilogue for the transposed result. */
-  Epilogue transpose() const {
+  EIGENQ_STRONG_INLINE Epilogue transpose() const {
     Epilogue t = *this;
     if (biasAxis != BiasAxis::kNone) t.biasAxis = biasAxis == BiasAxis::kPerRow ? BiasAxis::kPerCol : BiasAxis::kPerRow;
     t.residual = residual.transpose();

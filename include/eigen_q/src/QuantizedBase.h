@@ -70,6 +70,22 @@ struct traits<EigenQ::ScaledQuantized<Xpr>> : EigenQ::internal::QuantizedTraits<
 
 namespace EigenQ {
 
+// Operations that look natural and are refused in words, rather than by a page of candidates that do not match.
+#define EIGENQ_READ_ONLY_OPERATOR(op)                                                                         \
+  template <typename Other>                                                                                   \
+  void operator op(const Eigen::DenseBase<Other>&) const {                                                    \
+    static_assert(sizeof(Other) == 0, "QUANTISED_MATRICES_ARE_READ_ONLY__QUANTISE_ANEW_BY_CONSTRUCTING_ONE"); \
+  }
+#define EIGENQ_DENSE_ONLY_OPERATOR(op)                                                            \
+  template <typename W, typename Other>                                                           \
+  void operator op(const QuantizedBase<W>&, const Eigen::DenseBase<Other>&) {                     \
+    static_assert(sizeof(W) == 0, "SUMS_WITH_A_QUANTISED_MATRIX_DECODE_IT__SAY_SO_WITH_asDense"); \
+  }                                                                                               \
+  template <typename W, typename Other>                                                           \
+  void operator op(const Eigen::DenseBase<Other>&, const QuantizedBase<W>&) {                     \
+    static_assert(sizeof(W) == 0, "SUMS_WITH_A_QUANTISED_MATRIX_DECODE_IT__SAY_SO_WITH_asDense"); \
+  }
+
 /** What every quantised expression offers: reading, transposing, windows. Nothing writes into one.
  *
  * Assigning it to a dense matrix dequantises with one kernel: D = W, D += W.topRows(8), D -= W.transpose().
@@ -146,6 +162,10 @@ class QuantizedBase : public Eigen::EigenBase<Derived> {
     return asDense()(rowIndices, colIndices);
   }
 
+  EIGENQ_READ_ONLY_OPERATOR(=)
+  EIGENQ_READ_ONLY_OPERATOR(+=)
+  EIGENQ_READ_ONLY_OPERATOR(-=)
+
   ScaledQuantized<Derived> operator-() const { return {derived(), -1.0f}; }
   template <typename Factor, std::enable_if_t<internal::IsFactor<Factor>::value, int> = 0>
   ScaledQuantized<Derived> operator*(const Factor& factor) const {
@@ -160,6 +180,17 @@ class QuantizedBase : public Eigen::EigenBase<Derived> {
     return {w.derived(), static_cast<float>(factor)};
   }
 };
+
+EIGENQ_DENSE_ONLY_OPERATOR(+)
+EIGENQ_DENSE_ONLY_OPERATOR(-)
+
+template <typename Lhs, typename Rhs>
+void operator*(const QuantizedBase<Lhs>&, const QuantizedBase<Rhs>&) {
+  static_assert(sizeof(Lhs) == 0, "PRODUCTS_TAKE_ONE_QUANTISED_MATRIX__DEQUANTISE_THE_OTHER");
+}
+
+#undef EIGENQ_READ_ONLY_OPERATOR
+#undef EIGENQ_DENSE_ONLY_OPERATOR
 
 /** factor·W, unevaluated: the factor joins the scale of the product or the dequantised value. */
 template <typename Xpr>
@@ -188,6 +219,8 @@ template <typename Xpr, int BlockRows, int BlockCols, bool InnerPanel>
 class BlockImpl<Xpr, BlockRows, BlockCols, InnerPanel, EigenQ::Quantized>
     : public EigenQ::QuantizedBase<Block<Xpr, BlockRows, BlockCols, InnerPanel>> {
  public:
+  using EigenQ::QuantizedBase<Block<Xpr, BlockRows, BlockCols, InnerPanel>>::operator=;
+
   BlockImpl(Xpr& xpr, Index row, Index col, Index rows, Index cols)
       : m_xpr(xpr), m_row(row), m_col(col), m_rows(rows), m_cols(cols) {}
 
