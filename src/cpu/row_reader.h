@@ -21,21 +21,22 @@ class RowReader<Isa, WeightFormat::kInt8> {
   RowReader() = default;
   RowReader(const WeightView& w, Index i, Index j)
       : m_codes(static_cast<const std::int8_t*>(w.codes) + w.offset + i * w.stride + j),
-        m_absmax(Isa::broadcast(w.rowAbsmax[i])) {}
+        m_first(Isa::broadcast(Int8Factors(w.rowAbsmax[i]).first)),
+        m_second(Isa::broadcast(Int8Factors(w.rowAbsmax[i]).second)) {}
 
   /** Steps that inside() may take from here. */
   Index stepsInside() const { return PTRDIFF_MAX; }
   typename Isa::Vec inside() {
     const typename Isa::Vec codes = Isa::fromInt8(m_codes);
     m_codes += Isa::kLanes;
-    return Isa::mul(Isa::mul(codes, m_absmax), Isa::broadcast(kInverse127));
+    return Isa::mul(Isa::mul(codes, m_first), m_second);
   }
   /** A step from anywhere. */
   typename Isa::Vec next() { return inside(); }
 
  private:
   const std::int8_t* m_codes;
-  typename Isa::Vec m_absmax;
+  typename Isa::Vec m_first, m_second;
 };
 
 template <typename Isa>

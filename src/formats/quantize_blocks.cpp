@@ -100,19 +100,6 @@ void quantizeBlockwise(const ConstDenseView& a, const float* codeTable, Index bl
   });
 }
 
-void dequantizeFourBit(const std::uint8_t* packed, const float* codeTable, const AbsmaxView& absmax, Index blockSize,
-                       const DenseView& out) {
-  assert(isBlockSize(blockSize));
-  storeRuns(out, [&](Index runBegin, Index count, float* run) {
-    forEachBlockPart(runBegin, count, blockSize, [&](Index block, Index begin, Index end) {
-      float scaled[kFourBitLevels];  // a block has more values than there are levels
-      const float scale = absmax(block);
-      for (int level = 0; level < kFourBitLevels; ++level) scaled[level] = codeTable[level] * scale;
-      for (Index i = begin; i < end; ++i) run[i - runBegin] = scaled[codeAt(packed, i)];
-    });
-  });
-}
-
 void dequantizeBlockwise(const std::uint8_t* codes, const float* codeTable, const AbsmaxView& absmax, Index blockSize,
                          const DenseView& out) {
   assert(isBlockSize(blockSize));

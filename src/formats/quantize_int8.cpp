@@ -103,15 +103,5 @@ void quantizeInt8Cols(const ConstDenseView& a, float threshold, std::int8_t* cod
   if (outlierColumns) *outlierColumns = std::move(outliers);
 }
 
-void dequantizeInt8Rows(const std::int8_t* codes, Index stride, const float* rowAbsmax, const DenseView& out) {
-  storeRuns(out, [&](Index begin, Index count, float* run) {
-    const Index firstRow = begin / out.cols;
-    for (Index i = 0; i < count / out.cols; ++i) {
-      const std::int8_t* row = codes + (firstRow + i) * stride;
-      for (Index c = 0; c < out.cols; ++c) run[i * out.cols + c] = decodeInt8(row[c], rowAbsmax[firstRow + i]);
-    }
-  });
-}
-
 }  // namespace internal
 }  // namespace EigenQ

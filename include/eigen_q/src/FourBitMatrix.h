@@ -76,15 +76,8 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
   Index sizeInBytes() const { return m_packed.size() + m_state.absmaxBytes(); }
 
   internal::QuantizedView quantizedView() const {
-    internal::WeightView w;
-    w.format = internal::WeightFormat::kFourBit;
-    w.codes = m_packed.data();
-    w.rows = rows();
-    w.cols = w.stride = cols();
-    w.codeTable = m_state.codeTable().data();
-    w.absmax = m_state.absmaxView();
-    w.blockShift = internal::blockShift(m_state.blockSize());
-    return {w};
+    return {internal::WeightView::fourBit(m_packed.data(), rows(), cols(), m_state.codeTable().data(),
+                                          m_state.absmaxView(), internal::blockShift(m_state.blockSize()))};
   }
 
   static const char* name() { return kType == FourBitType::kNF4 ? "NF4Matrix" : "FP4Matrix"; }

@@ -9,12 +9,12 @@
 #include <cstdint>
 
 #include "Macros.h"
-#include "Views.h"
 
 namespace EigenQ {
 namespace internal {
 
 constexpr float kInt8Max = 127;
+constexpr float kInverse127 = 1.0f / kInt8Max;
 
 /** Below this the scale 127/absmax would overflow: such a vector counts as zero. */
 constexpr float kInt8SmallestAbsmax = kInt8Max / FLT_MAX * (1 + FLT_EPSILON);
@@ -32,9 +32,20 @@ EIGENQ_HOST_DEVICE inline std::int8_t encodeInt8(float value, float scale) {
   return static_cast<std::int8_t>(clamped == clamped ? clamped : 0);
 }
 
-/** r32(r32(code·absmax)·RN(1/127)): two roundings, as bitsandbytes' int8_vectorwise_dequant. */
-EIGENQ_HOST_DEVICE inline float decodeInt8(std::int8_t code, float absmax) {
-  return static_cast<float>(code) * absmax * kInverse127;
+/** What a code is multiplied by, one after the other: absmax, then RN(1/127), as bitsandbytes' int8_vectorwise_dequant;
+ * the other way round where 127·absmax would overflow, which gives infinities there. */
+struct Int8Factors {
+  float first, second;
+
+  EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE explicit Int8Factors(float absmax)
+      : first(absmax > FLT_MAX / kInt8Max ? kInverse127 : absmax),
+        second(absmax > FLT_MAX / kInt8Max ? absmax : kInverse127) {}
+};
+
+/** r32(r32(code·absmax)·RN(1/127)): two roundings. */
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float decodeInt8(std::int8_t code, float absmax) {
+  const Int8Factors factors(absmax);
+  return static_cast<float>(code) * factors.first * factors.second;
 }
 
 }  // namespace internal

@@ -61,13 +61,7 @@ class Int8Matrix : public QuantizedBase<Int8Matrix> {
   Index sizeInBytes() const { return m_codes.size() + m_rowAbsmax.size() * Index(sizeof(float)); }
 
   internal::QuantizedView quantizedView() const {
-    internal::WeightView w;
-    w.format = internal::WeightFormat::kInt8;
-    w.codes = m_codes.data();
-    w.rows = rows();
-    w.cols = w.stride = cols();
-    w.rowAbsmax = m_rowAbsmax.data();
-    return {w};
+    return {internal::WeightView::int8(m_codes.data(), rows(), cols(), cols(), m_rowAbsmax.data())};
   }
 
   /** One line of facts, then the dequantised values, or the corner of a large matrix. */

@@ -10,6 +10,7 @@
 #include <Eigen/Core>
 
 #include "EigenViews.h"
+#include "Lowering.h"
 #include "QuantState.h"
 #include "Quantizers.h"
 
@@ -173,8 +174,9 @@ RowMajorMatrix<Scalar> dequantize4bit(const Eigen::Ref<const ByteVector>& packed
   internal::requireSize("dequantize4bit", "shape", static_cast<Index>(state.shape().size()), 2);
   internal::requireSize("dequantize4bit", "packed", packed.size(), internal::packedSize(state.size()));
   RowMajorMatrix<Scalar> x(state.shape()[0], state.shape()[1]);
-  internal::dequantizeFourBit(packed.data(), state.codeTable().data(), state.absmaxView(), state.blockSize(),
-                              internal::mutableViewOf(x));
+  internal::dequantize(internal::WeightView::fourBit(packed.data(), x.rows(), x.cols(), state.codeTable().data(),
+                                                     state.absmaxView(), internal::blockShift(state.blockSize())),
+                       false, internal::mutableViewOf(x), internal::Epilogue());
   return x;
 }
 
@@ -225,7 +227,9 @@ RowMajorMatrix<Scalar> int8VectorwiseDequant(const Eigen::Ref<const Int8Codes>& 
                                              const Eigen::Ref<const Eigen::VectorXf>& rowStats) {
   internal::requireSize("int8VectorwiseDequant", "rowStats", rowStats.size(), codes.rows());
   RowMajorMatrix<Scalar> x(codes.rows(), codes.cols());
-  internal::dequantizeInt8Rows(codes.data(), codes.outerStride(), rowStats.data(), internal::mutableViewOf(x));
+  internal::dequantize(
+      internal::WeightView::int8(codes.data(), x.rows(), x.cols(), codes.outerStride(), rowStats.data()), false,
+      internal::mutableViewOf(x), internal::Epilogue());
   return x;
 }
 

@@ -18,10 +18,6 @@ namespace internal {
  * r32(value·r32(1/absmax)); in a zero block or an infinite value that product is a NaN, and the code 0. */
 void quantizeFourBit(const ConstDenseView& a, FourBitType type, Index blockSize, std::uint8_t* packed, float* absmax);
 
-/** out = r(r32(codeTable[code]·absmax)). \param codeTable  16 levels */
-void dequantizeFourBit(const std::uint8_t* packed, const float* codeTable, const AbsmaxView& absmax, Index blockSize,
-                       const DenseView& out);
-
 /** As quantizeFourBit, one code a byte. \param codeTable  256 ascending levels */
 void quantizeBlockwise(const ConstDenseView& a, const float* codeTable, Index blockSize, std::uint8_t* codes,
                        float* absmax);
@@ -48,9 +44,6 @@ void quantizeInt8Rows(const ConstDenseView& a, float threshold, std::int8_t* cod
 /** Column-wise int8; as quantizeInt8Rows with one absmax a column. Codes are row-major here too. */
 void quantizeInt8Cols(const ConstDenseView& a, float threshold, std::int8_t* codes, float* colAbsmax,
                       std::vector<Index>* outlierColumns);
-
-/** out = r(r32(r32(code·rowAbsmax)·RN(1/127))). \param stride  codes from one row to the next */
-void dequantizeInt8Rows(const std::int8_t* codes, Index stride, const float* rowAbsmax, const DenseView& out);
 
 }  // namespace internal
 }  // namespace EigenQ

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "Int8Codec.h"
 #include "Macros.h"
 #include "RoundedProduct.h"
 
@@ -53,8 +54,6 @@ struct AbsmaxView {
   }
 };
 
-constexpr float kInverse127 = 1.0f / 127.0f;
-
 enum class WeightFormat : std::uint8_t { kInt8, kFourBit };
 
 /** A rows×cols window of a quantised matrix. Codes lie row-major: element (i, j) of the window is the
@@ -73,11 +72,35 @@ struct WeightView {
   AbsmaxView absmax;                 // kFourBit: of flat blocks of the whole matrix
   int blockShift = 0;                // kFourBit: 2^blockShift values share an absmax
 
-  /** The value that element (i, j) stands for. int8: r32(r32(code·absmax)·r32(1/127)); 4-bit: r32(table·absmax). */
+  /** int8 codes, \a stride of them from row to row, and the absmax of each row. */
+  static WeightView int8(const std::int8_t* codes, Index rows, Index cols, Index stride, const float* rowAbsmax) {
+    WeightView w;
+    w.codes = codes;
+    w.rows = rows;
+    w.cols = cols;
+    w.stride = stride;
+    w.rowAbsmax = rowAbsmax;
+    return w;
+  }
+  /** 4-bit codes, packed row after row without a gap. */
+  static WeightView fourBit(const std::uint8_t* packed, Index rows, Index cols, const float* codeTable,
+                            const AbsmaxView& absmax, int blockShift) {
+    WeightView w;
+    w.format = WeightFormat::kFourBit;
+    w.codes = packed;
+    w.rows = rows;
+    w.cols = w.stride = cols;
+    w.codeTable = codeTable;
+    w.absmax = absmax;
+    w.blockShift = blockShift;
+    return w;
+  }
+
+  /** The value that element (i, j) stands for. int8: decodeInt8; 4-bit: r32(table·absmax). */
   EIGENQ_STRONG_INLINE float coeff(Index i, Index j) const {
     const Index flat = offset + i * stride + j;
     if (format == WeightFormat::kInt8) {
-      return static_cast<float>(static_cast<const std::int8_t*>(codes)[flat]) * rowAbsmax[i] * kInverse127;
+      return decodeInt8(static_cast<const std::int8_t*>(codes)[flat], rowAbsmax[i]);
     }
     const std::uint8_t pair = static_cast<const std::uint8_t*>(codes)[flat >> 1];
     return codeTable[flat & 1 ? pair & 15 : pair >> 4] * absmax(flat >> blockShift);
