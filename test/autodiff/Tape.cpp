@@ -11,7 +11,7 @@ using EigenQ::test::randomMatrix;
 
 namespace {
 
-Var<double> softplus(const Var<double>& x) {  // the custom op of doc/autodiff.md
+Var<double> softplus(const Var<double>& x) {
   return x.tape().record("softplus", {x}, x.value().array().exp().log1p(),
                          [=](const auto& dy) { x.addGrad(dy.array() * x.value().array().logistic()); });
 }
