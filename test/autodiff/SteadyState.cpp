@@ -71,7 +71,7 @@ float trainingStep(Tape<float>& tape, Model& model, Optimizer<float>& optimizer)
   return loss.item();
 }
 
-using Weights = boost::mpl::list<Parameter<float>, Int8Matrix, NF4Matrix, FP4Matrix>;
+using Weights = boost::mpl::list<Parameter<float>, Int8Matrix, NF4Matrix>;
 
 }  // namespace
 
