@@ -73,12 +73,13 @@ BOOST_AUTO_TEST_CASE(nearCopiesOfTrainedRecordsAreNotHeldOut) {
   BOOST_TEST(corpus.heldOut == sharesOne + "\n");
 }
 
-BOOST_AUTO_TEST_CASE(foldersGiveTheirFilesWithoutLinks) {
+BOOST_AUTO_TEST_CASE(foldersGiveTheirTextsWithoutLinks) {
   const Folder folder;
   writeFile(folder.path / "b", "text");
   writeFile(folder.path / "a", "text");
   fs::create_symlink("b", folder.path / "c");
   fs::create_directory(folder.path / "d");
+  writeFile(folder.path / "e.dat", std::string("\0\1", 2));
   const std::vector<std::string> expected = {"x", (folder.path / "a").string(), (folder.path / "b").string()};
   BOOST_TEST(expandFolders({"x", folder.path.string()}) == expected, boost::test_tools::per_element());
 }

@@ -42,14 +42,14 @@ inline std::string toCsv(const std::vector<Phase>& phases) {
   return csv;
 }
 
-/** Means over windows of 2·radius + 1 steps, cut off at the ends: no lag, unlike a running mean. */
+/** Means over windows of 2·radius + 1 steps around each, smaller towards the ends: no lag, unlike a running mean. */
 inline std::vector<double> smooth(const std::vector<double>& values, std::size_t radius) {
   std::vector<double> sums(values.size() + 1, 0.0);
   for (std::size_t i = 0; i < values.size(); ++i) sums[i + 1] = sums[i] + values[i];
   std::vector<double> means(values.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const std::size_t first = i - std::min(i, radius), last = std::min(values.size(), i + radius + 1);
-    means[i] = (sums[last] - sums[first]) / static_cast<double>(last - first);
+    const std::size_t r = std::min({radius, i, values.size() - 1 - i});
+    means[i] = (sums[i + r + 1] - sums[i - r]) / static_cast<double>(2 * r + 1);
   }
   return means;
 }

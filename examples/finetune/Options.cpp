@@ -25,9 +25,12 @@ void makeQuick(Options& o) {
 }
 
 void addTexts(CLI::App& app, Options& o) {
-  app.add_option("--train", o.train, "Texts or folders of texts to train on [Debian's fortunes]")->type_name("PATH");
-  app.add_option("--tune", o.tune, "Texts or folders of texts to fine-tune on [Debian's licence texts]")
-      ->type_name("PATH");
+  app.add_option("--train", o.train, "Texts or folders of texts to train on")
+      ->type_name("PATH")
+      ->default_str("Debian's fortunes");
+  app.add_option("--tune", o.tune, "Texts or folders of texts to fine-tune on")
+      ->type_name("PATH")
+      ->default_str(defaultTuneFiles().front());
   app.add_option("--hold-out", o.holdOut, "Every n-th fortune or paragraph is kept for judging")
       ->check(CLI::Range(2, 1000));
   app.add_option("--out", o.out, "Folder for loss.csv and loss.svg, created if missing");
@@ -48,7 +51,7 @@ void addSizes(CLI::App& app, Options& o) {
   app.add_option("--block-size", o.blockSize, "NF4 values that share an absmax")
       ->check(CLI::IsMember({32, 64, 128, 256, 512, 1024, 2048, 4096}));
   app.add_option("--r", o.adapter.rank, "Rank of the LoRA adapters")->check(CLI::PositiveNumber);
-  app.add_option("--alpha", o.adapter.alpha, "Scale of the adapters, times r")->check(CLI::PositiveNumber);
+  app.add_option("--alpha", o.adapter.alpha, "The adapters are scaled by alpha / r")->check(CLI::PositiveNumber);
   app.add_option("--dropout", o.adapter.dropout, "Of the adapters' input, in [0, 1)")->check(CLI::Range(0.0, 0.99));
 }
 
@@ -61,7 +64,7 @@ void addTraining(CLI::App& app, Options& o) {
   app.add_option("--shards", o.shards, "Parts of a batch that run side by side; losses depend on it, not on --threads")
       ->check(CLI::PositiveNumber);
   app.add_option("--seed", o.seed, "Of weights, batches, dropout and samples");
-  app.add_option("--threads", o.threads, "0: one per core")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", o.threads, "0: one per core")->check(CLI::Range(0, 1024));
   app.add_flag("--quick", o.quick, "A run of a few seconds: other defaults, see --quick --help");
 }
 

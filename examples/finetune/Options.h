@@ -22,7 +22,7 @@ struct Options {
   Index blockSize = 64;
   AdapterOptions adapter;
 
-  Index trainSteps = 700;
+  Index trainSteps = 1200;
   Index tuneSteps = 200;
   double trainRate = 4e-3;
   double tuneRate = 4e-3;

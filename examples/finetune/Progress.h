@@ -56,7 +56,7 @@ class Progress {
   }
 
   std::string bar(long done) const {
-    constexpr long kWidth = 24;
+    constexpr long kWidth = 12;  // the line has to fit 80 columns
     const long filled = done * kWidth / m_total;
     std::string cells;
     for (long i = 0; i < kWidth; ++i) cells += i < filled ? "█" : "░";

@@ -52,8 +52,27 @@ inline std::vector<std::string> defaultTuneFiles() { return {kTextPackages[1].fo
   throw std::runtime_error(message);
 }
 
-/** Files as they are; folders as the regular files in them, in the order of their names. Links inside a folder are
- * skipped: they name a file that is there anyway (GPL → GPL-3). */
+/** Throws std::runtime_error where the file cannot be read. */
+inline std::string readFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) failToRead(path, "cannot be opened");
+  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (in.bad()) failToRead(path, "cannot be read");
+  return bytes;
+}
+
+/** Binary files hold zero bytes, texts do not. */
+inline bool isText(const std::string& bytes) { return bytes.find('\0') == std::string::npos; }
+
+/** Throws std::runtime_error where the file cannot be read or is no text. */
+inline std::string readText(const std::string& path) {
+  std::string text = readFile(path);
+  if (!isText(text)) throw std::runtime_error(path + ": not a text: it holds a zero byte");
+  return text;
+}
+
+/** Files as they are; folders as the texts in them, in the order of their names. Links inside a folder are skipped:
+ * they name a file that is there anyway (GPL → GPL-3). */
 inline std::vector<std::string> expandFolders(const std::vector<std::string>& paths) {
   namespace fs = std::filesystem;
   std::vector<std::string> files;
@@ -64,20 +83,11 @@ inline std::vector<std::string> expandFolders(const std::vector<std::string>& pa
     }
     const auto first = static_cast<std::ptrdiff_t>(files.size());
     for (const fs::directory_entry& entry : fs::directory_iterator(path))
-      if (entry.is_regular_file() && !entry.is_symlink()) files.push_back(entry.path().string());
+      if (entry.is_regular_file() && !entry.is_symlink() && isText(readFile(entry.path().string())))
+        files.push_back(entry.path().string());
     std::sort(files.begin() + first, files.end());
   }
   return files;
-}
-
-/** Throws std::runtime_error where the file cannot be read or holds a zero byte, as binary files do. */
-inline std::string readText(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) failToRead(path, "cannot be opened");
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (in.bad() || std::filesystem::is_directory(path)) failToRead(path, "cannot be read");
-  if (text.find('\0') != std::string::npos) throw std::runtime_error(path + ": not a text: it holds a zero byte");
-  return text;
 }
 
 /** Fortunes are separated by lines of one percent sign, other texts by empty lines. */

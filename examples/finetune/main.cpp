@@ -40,7 +40,7 @@ TrainOptions trainOptions(const Options& o, Index steps, double rate) {
 
 Phase train(Model& model, const Corpus& corpus, const TrainOptions& options, Phase phase) {
   Trainer trainer(model, corpus.train, options);
-  Progress progress(std::cerr, isatty(STDERR_FILENO) != 0, phase.title, options.steps);
+  Progress progress(std::cerr, isatty(STDERR_FILENO) != 0, phase.name, options.steps);
   const Index interval = std::max<Index>(1, options.steps / kHeldOutPoints);
   for (Index step = 0; step <= options.steps; ++step) {
     if (step > 0) {
@@ -62,7 +62,7 @@ Model quantised(const Model& model, const Quantize& quantize) {
 void writeCurves(const std::string& folder, const std::vector<Phase>& phases) {
   const std::filesystem::path out = folder;
   writeFile(out / "loss.csv", toCsv(phases));
-  writeFile(out / "loss.svg", LossPlot(phases).svg());
+  writeFile(out / "loss.svg", plotLosses(phases));
 }
 
 void describe(const char* what, const Corpus& c) {
@@ -81,7 +81,7 @@ bool finetuneAdapters(Model& model, const Corpus& corpus, const Options& o, std:
   attachAdapters(model, o.adapter, o.seed);
   const std::uint64_t frozen = frozenChecksum(model);
   phases.push_back(train(model, corpus, trainOptions(o, o.tuneSteps, o.tuneRate),
-                         {"finetune", "fine-tuning, NF4 + LoRA", {}, {}, {}}));
+                         {"fine-tuning", "fine-tuning, NF4 + LoRA", {}, {}, {}}));
   const std::uint64_t after = frozenChecksum(model);
 
   sample("after fine-tuning");
@@ -101,6 +101,7 @@ bool finetuneAdapters(Model& model, const Corpus& corpus, const Options& o, std:
 /** \returns the exit status. */
 int run(const Options& o) {
   const auto start = std::chrono::steady_clock::now();
+  EigenQ::setMaxThreads(o.threads);
   prepareFolder(o.out);
   const auto window = static_cast<std::size_t>(o.model.context + 1);
   const Corpus first = loadCorpus(o.train, static_cast<std::size_t>(o.holdOut), window);
@@ -111,7 +112,7 @@ int run(const Options& o) {
   Model model(o.model, o.seed);
   std::vector<Phase> phases;
   phases.push_back(
-      train(model, first, trainOptions(o, o.trainSteps, o.trainRate), {"train", "training, float", {}, {}, {}}));
+      train(model, first, trainOptions(o, o.trainSteps, o.trainRate), {"training", "training, float", {}, {}, {}}));
   writeCurves(o.out, phases);
 
   Model int8 = quantised(model, [](const Eigen::MatrixXf& w) { return EigenQ::Int8Matrix(w); });
