@@ -17,8 +17,8 @@ namespace internal {
 template <Activation kActivation, typename T>
 T activate(T v) {
   if constexpr (kActivation == Activation::kRelu) return v < T(0) ? T(0) : v;
-  // v·Φ(v), exact; Hendrycks and Gimpel, arXiv:1606.08415.
-  if constexpr (kActivation == Activation::kGelu) return T(0.5) * v * (T(1) + std::erf(v * T(0.70710678118654752440)));
+  // v·Φ(v), exact; Hendrycks and Gimpel, arXiv:1606.08415. 1 + erf would cancel for negative v.
+  if constexpr (kActivation == Activation::kGelu) return T(0.5) * v * std::erfc(v * T(-0.70710678118654752440));
   if constexpr (kActivation == Activation::kSilu) return v / (T(1) + std::exp(-v));
   if constexpr (kActivation == Activation::kTanh) return std::tanh(v);
   if constexpr (kActivation == Activation::kNone) return v;
