@@ -3,25 +3,40 @@
 #ifndef EIGENQ_CPU_KERNELS_H
 #define EIGENQ_CPU_KERNELS_H
 
+#include <eigen_q/src/Int8Product.h>
 #include <eigen_q/src/Lowering.h>
+#include <eigen_q/src/OptimizerKernels.h>
 
 namespace EigenQ {
 namespace internal {
 
-void runReference(const QuantizedProduct& p);  // double sums, any scalar
+void runReference(const QuantizedProduct& p);   // double sums, any scalar
+void runDecomposed(const QuantizedProduct& p);  // int8 activations and outlier columns; integer sums
 
 void runGemmPortable(const QuantizedProduct& p);
 void runGemvPortable(const QuantizedProduct& p);
 void dequantizePortable(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
+void runAdamPortable(const AdamStep& step);
+void runLionPortable(const LionStep& step);
+
+void runInt8GemmReference(const Int8Product& p);
+void runInt8GemmPortable(const Int8Product& p);
 
 #if defined(EIGENQ_HAVE_X86_KERNELS)
+void runInt8GemmAvx2(const Int8Product& p);
+void runInt8GemmAvx512(const Int8Product& p);
+
 void runGemmAvx2(const QuantizedProduct& p);
 void runGemvAvx2(const QuantizedProduct& p);
 void dequantizeAvx2(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
+void runAdamAvx2(const AdamStep& step);
+void runLionAvx2(const LionStep& step);
 
 void runGemmAvx512(const QuantizedProduct& p);
 void runGemvAvx512(const QuantizedProduct& p);
 void dequantizeAvx512(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
+void runAdamAvx512(const AdamStep& step);
+void runLionAvx512(const LionStep& step);
 #endif
 
 }  // namespace internal

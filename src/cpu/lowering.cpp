@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 #include <eigen_q/src/Lowering.h>
 
+#include "cpu_features.h"
 #include "kernels.h"
 
 #include <cstdio>
@@ -12,18 +13,17 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
-#if defined(EIGENQ_HAVE_X86_KERNELS)
-bool hasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool hasAvx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+/** Without Wᵀ, the scales of W's rows stand inside the sum: such products use the dequantised values. */
+bool quantizesActivations(const QuantizedProduct& p) { return p.w.int8Activations && p.transposed; }
+
+const char* refuseDecomposition(const QuantizedProduct& p) {
+  if (p.x.scalar == ScalarType::kDouble) return "double operands want double sums";
+  if (!quantizesActivations(p)) return "X is not to be quantised";
+  return nullptr;
 }
-const char* cpuLacksAvx2() { return hasAvx2() ? nullptr : "this CPU has no AVX2 with FMA"; }
-const char* cpuLacksAvx512() { return hasAvx512() ? nullptr : "this CPU has no AVX-512 F, BW, VL, DQ"; }
-#endif
-const char* cpuLacksNothing() { return nullptr; }
 
 const char* refuseGemmShape(const QuantizedProduct& p) {
+  if (quantizesActivations(p)) return "X is to be quantised to int8";
   if (p.x.scalar == ScalarType::kDouble) return "double operands want double sums";
   return nullptr;
 }
@@ -51,6 +51,7 @@ constexpr Lowering kHostLowerings[] = {
 #endif
     {"portable.gemv", refuse<cpuLacksNothing, refuseGemvShape>, runGemvPortable},
     {"portable.gemm", refuse<cpuLacksNothing, refuseGemmShape>, runGemmPortable},
+    {"int8.decomposed", refuseDecomposition, runDecomposed},  // its integer sums have a table of their own
     {"reference", refuseNothing, runReference},
 };
 

@@ -18,29 +18,13 @@
 #define EIGENQ_CPU_PANEL_KERNELS_H
 
 #include "operands.h"
-#include "parallel.h"
 #include "row_reader.h"
+#include "tasks.h"
 #include "tile_kernel.h"
 
 namespace EigenQ {
 namespace internal {
 namespace {
-
-Index ceilDiv(Index a, Index b) { return (a + b - 1) / b; }
-Index least(Index a, Index b) { return a < b ? a : b; }
-
-/** Below this many multiplications a product is done before a second thread has woken up. */
-constexpr Index kWorthThreads = Index(1) << 18;
-
-template <typename Task>
-void forEachTask(Index count, Index work, const Task& task) {
-  if (work < kWorthThreads) {
-    for (Index i = 0; i < count; ++i) task(i);
-    return;
-  }
-  parallelFor(
-      count, [](void* context, Index i) { (*static_cast<const Task*>(context))(i); }, const_cast<Task*>(&task));
-}
 
 template <typename Isa, WeightFormat Format>
 struct PanelKernels {

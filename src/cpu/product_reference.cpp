@@ -25,9 +25,34 @@ double finish(double acc, Index i, Index j, ScalarType scalar, const Epilogue& e
   return v;
 }
 
+/** X̂·Ŵᵀ by codes but for the outlier columns of X, which are multiplied as they are. */
+void runDecomposedReference(const QuantizedProduct& p) {
+  const Int8Activations a = quantizeActivations(p.x, p.w.outlierThreshold);
+  std::vector<char> isOutlier(static_cast<std::size_t>(p.x.cols));
+  for (const Index k : a.outliers) isOutlier[static_cast<std::size_t>(k)] = 1;
+  const std::int8_t* codes = static_cast<const std::int8_t*>(p.w.codes) + p.w.offset;
+  for (Index i = 0; i < p.y.rows; ++i) {
+    const double rowScale = static_cast<double>(a.rowStats[static_cast<std::size_t>(i)]) / (127.0 * 127.0);
+    for (Index j = 0; j < p.y.cols; ++j) {
+      double sum = 0, outliers = 0;
+      for (Index k = 0; k < p.x.cols; ++k) {
+        if (isOutlier[static_cast<std::size_t>(k)]) {
+          outliers += at(p.x, i, k) * static_cast<double>(p.w.coeff(j, k));
+        } else {
+          sum += a.codes[static_cast<std::size_t>(i * p.x.cols + k)] * codes[j * p.w.stride + k];
+        }
+      }
+      const double acc = sum * (rowScale * static_cast<double>(p.w.rowAbsmax[j])) + outliers;
+      writeScalar(p.y.data, p.y.scalar, i * p.y.rowStride + j * p.y.colStride,
+                  finish(acc, i, j, p.y.scalar, p.epilogue));
+    }
+  }
+}
+
 }  // namespace
 
 void runReference(const QuantizedProduct& p) {
+  if (p.w.int8Activations && p.transposed) return runDecomposedReference(p);
   for (Index i = 0; i < p.y.rows; ++i) {
     for (Index j = 0; j < p.y.cols; ++j) {
       double acc = 0;

@@ -67,6 +67,10 @@ struct WeightView {
   Index offset = 0;
 
   const float* rowAbsmax = nullptr;  // kInt8: absmax of each row of the window (SCB)
+  /** kInt8: X·Wᵀ quantises each row of X to int8 too, but for the columns where a magnitude reaches the threshold > 0
+   * (LLM.int8()). Other products are those with the dequantised values. */
+  bool int8Activations = false;
+  float outlierThreshold = 0;
 
   const float* codeTable = nullptr;  // kFourBit: 16 values
   AbsmaxView absmax;                 // kFourBit: of flat blocks of the whole matrix
