@@ -18,6 +18,9 @@ void checkInt8DoubleQuant(const Case& c, CaseReport& report);
 /** Weights only: their codes and statistics. */
 void checkMatmul8bitWeights(const Case& c, CaseReport& report);
 
+/** State exactly; parameters within what CUDA's approximate functions allow. */
+void checkAdamW8bit(const Case& c, CaseReport& report);
+
 /** Tables stored outside of any case; false where the key is none of them. */
 bool checkTable(const test::Tensor& table, CaseReport& report);
 

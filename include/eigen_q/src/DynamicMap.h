@@ -41,13 +41,22 @@ inline ByteThresholds byteThresholds(const float* table) {
   return thresholds;
 }
 
+/** The code with \a Bit and all lower bits decided. Unrolled by hand: a loop in here would keep the compiler from
+ * vectorising the loop around it. */
+template <unsigned Bit>
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE unsigned searchByte(float v, const float* thresholds, unsigned code) {
+  if constexpr (Bit == 0) {
+    return code;
+  } else {
+    // A mask, not a branch: nobody can predict the bits of a code.
+    code |= Bit & -static_cast<unsigned>(v > thresholds[(code | Bit) - 1]);
+    return searchByte<Bit / 2>(v, thresholds, code);
+  }
+}
+
 /** Code of the level nearest to \a v = value / absmax; NaN takes code 0, as in bitsandbytes' CUDA kernel. */
-EIGENQ_HOST_DEVICE inline std::uint8_t encodeByte(float v, const float* thresholds) {
-  unsigned code = 0;
-  // A mask, not a branch: nobody can predict the bits of a code.
-  for (unsigned bit = kByteLevels / 2; bit > 0; bit /= 2)
-    code |= bit & -static_cast<unsigned>(v > thresholds[(code | bit) - 1]);
-  return static_cast<std::uint8_t>(code);
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::uint8_t encodeByte(float v, const float* thresholds) {
+  return static_cast<std::uint8_t>(searchByte<kByteLevels / 2>(v, thresholds, 0));
 }
 
 }  // namespace internal

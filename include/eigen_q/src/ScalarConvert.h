@@ -12,13 +12,13 @@
 namespace EigenQ {
 namespace internal {
 
-EIGENQ_HOST_DEVICE inline std::uint32_t bitsOf(float v) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::uint32_t bitsOf(float v) {
   std::uint32_t bits;
   std::memcpy(&bits, &v, sizeof bits);
   return bits;
 }
 
-EIGENQ_HOST_DEVICE inline float floatOf(std::uint32_t bits) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float floatOf(std::uint32_t bits) {
   float v;
   std::memcpy(&v, &bits, sizeof v);
   return v;
@@ -27,7 +27,7 @@ EIGENQ_HOST_DEVICE inline float floatOf(std::uint32_t bits) {
 constexpr std::uint32_t kFloatSign = 0x80000000u;
 constexpr std::uint32_t kFloatInfinity = 0x7f800000u;
 
-EIGENQ_HOST_DEVICE inline bool isFinite(float v) { return (bitsOf(v) & ~kFloatSign) < kFloatInfinity; }
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE bool isFinite(float v) { return (bitsOf(v) & ~kFloatSign) < kFloatInfinity; }
 
 EIGENQ_HOST_DEVICE inline float bfloat16ToFloat(std::uint16_t b) { return floatOf(std::uint32_t{b} << 16); }
 

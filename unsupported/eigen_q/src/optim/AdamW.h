@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,17 @@ struct AdamWOptions {
   double eps = 1e-8;
   double weightDecay = 1e-2;  // decoupled: w shrinks by learningRate·weightDecay, outside the moments
 };
+
+namespace internal {
+/** A β that float rounds to 1 would never learn. */
+inline void checkAdamOptions(const std::string& name, const AdamWOptions& o) {
+  checkOption(o.learningRate >= 0, name + ": learningRate", o.learningRate);
+  checkOption(o.beta1 >= 0 && static_cast<float>(o.beta1) < 1, name + ": beta1", o.beta1);
+  checkOption(o.beta2 >= 0 && static_cast<float>(o.beta2) < 1, name + ": beta2", o.beta2);
+  checkOption(o.eps >= 0, name + ": eps", o.eps);
+  checkOption(o.weightDecay >= 0, name + ": weightDecay", o.weightDecay);
+}
+}  // namespace internal
 
 /** Adam with decoupled weight decay, as torch.optim.AdamW, in step t = 1, 2, … of each parameter:
  * w ← (1 - lr·decay)·w,  m ← β₁m + (1 - β₁)g,  v ← β₂v + (1 - β₂)g²,
@@ -40,11 +52,7 @@ class AdamW : public Optimizer<Scalar_> {
   /** Throws std::invalid_argument for a negative option or a β outside [0, 1). */
   explicit AdamW(std::vector<Parameter<Scalar>*> parameters, const AdamWOptions& options = {})
       : Optimizer<Scalar>(std::move(parameters)), m_options(options) {
-    internal::checkOption(options.learningRate >= 0, "AdamW: learningRate", options.learningRate);
-    internal::checkOption(options.beta1 >= 0 && options.beta1 < 1, "AdamW: beta1", options.beta1);
-    internal::checkOption(options.beta2 >= 0 && options.beta2 < 1, "AdamW: beta2", options.beta2);
-    internal::checkOption(options.eps >= 0, "AdamW: eps", options.eps);
-    internal::checkOption(options.weightDecay >= 0, "AdamW: weightDecay", options.weightDecay);
+    internal::checkAdamOptions("AdamW", options);
     m_state.firstMoment = internal::zerosLike(this->parameters());
     m_state.secondMoment = internal::zerosLike(this->parameters());
     m_state.steps.assign(this->parameters().size(), 0);
@@ -55,10 +63,7 @@ class AdamW : public Optimizer<Scalar_> {
   void setState(State state) {
     internal::checkState("AdamW: firstMoment", state.firstMoment, this->parameters());
     internal::checkState("AdamW: secondMoment", state.secondMoment, this->parameters());
-    if (state.steps.size() != this->parameters().size())
-      throw std::invalid_argument("AdamW: steps: expected one per parameter, " +
-                                  std::to_string(this->parameters().size()) + ", found " +
-                                  std::to_string(state.steps.size()));
+    internal::checkSteps("AdamW", state.steps, this->parameters().size());
     m_state = std::move(state);
   }
 

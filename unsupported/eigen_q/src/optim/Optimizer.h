@@ -3,6 +3,7 @@
 #define EIGENQ_OPTIM_OPTIMIZER_H
 
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -78,9 +79,16 @@ void checkState(const char* what, const std::vector<Eigen::MatrixX<Scalar>>& sta
                                   "x" + std::to_string(state[i].cols()));
 }
 
+/** Throws std::invalid_argument unless there is one count of steps a parameter. */
+inline void checkSteps(const char* optimizer, const std::vector<std::int64_t>& steps, std::size_t parameters) {
+  if (steps.size() != parameters)
+    throw std::invalid_argument(std::string(optimizer) + ": steps: expected one per parameter, " +
+                                std::to_string(parameters) + ", found " + std::to_string(steps.size()));
+}
+
 /** Throws std::invalid_argument, naming the option. */
-inline void checkOption(bool valid, const char* option, double found) {
-  if (!valid) throw std::invalid_argument(std::string(option) + ": out of range: " + std::to_string(found));
+inline void checkOption(bool valid, const std::string& option, double found) {
+  if (!valid) throw std::invalid_argument(option + ": out of range: " + std::to_string(found));
 }
 }  // namespace internal
 

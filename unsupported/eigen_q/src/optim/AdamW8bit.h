@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_OPTIM_ADAMW_8BIT_H
+#define EIGENQ_OPTIM_ADAMW_8BIT_H
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "AdamW.h"
+#include "Moment8bit.h"
+
+namespace EigenQ {
+namespace ad {
+
+/** AdamW with both moments in 8 bits: a quarter of the float state. In step t = 1, 2, … of each parameter, with the
+ * moments decoded to float:
+ * m ← β₁m + (1 - β₁)g,  v ← β₂v + (1 - β₂)g²,
+ * w ← (w - lr·√(1 - β₂ᵗ)/(1 - β₁ᵗ) · m / (√v + eps·√(1 - β₂ᵗ))) · (1 - lr·decay),
+ * then m and v are encoded anew. As AdamW, but for the order of update and decay, and the error of the codes.
+ *
+ * An element whose gradient, scaled, is NaN or infinite, or so large that v overflows, is left alone and its moments
+ * restart at zero: one bad value does not spoil its block. Moments below FLT_MIN count as zero. Nothing is allocated
+ * by step(), and its result does not depend on the number of threads.
+ *
+ * Codes and absmax are those of bitsandbytes' CUDA optimisers, bit for bit; parameters may differ from theirs by the
+ * error of CUDA's approximate division, square root and power.
+ * Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization, arXiv:2110.02861; bitsandbytes AdamW8bit. */
+class AdamW8bit : public Optimizer<float> {
+ public:
+  /** What a resumed run needs beside the parameters, in their order. */
+  struct State {
+    std::vector<Moment8bit> firstMoment;   // codes into dynamicMap(true)
+    std::vector<Moment8bit> secondMoment;  // codes into dynamicMap(false)
+    std::vector<std::int64_t> steps;       // of each parameter: those without a gradient do not count a step
+  };
+
+  /** \param min8bitSize  parameters of fewer elements keep float moments.
+   * Throws std::invalid_argument for a negative option or a β outside [0, 1). */
+  explicit AdamW8bit(std::vector<Parameter<float>*> parameters, const AdamWOptions& options = {},
+                     Eigen::Index min8bitSize = kMin8bitSize)
+      : AdamW8bit("AdamW8bit", std::move(parameters), options, min8bitSize) {}
+
+  const State& state() const { return m_state; }
+  /** Throws std::invalid_argument if \a state does not fit the parameters, or holds what is not finite. */
+  void setState(State state) {
+    internal::checkMoments("AdamW8bit: firstMoment", state.firstMoment, m_state.firstMoment, parameters());
+    internal::checkMoments("AdamW8bit: secondMoment", state.secondMoment, m_state.secondMoment, parameters());
+    internal::checkSteps("AdamW8bit", state.steps, parameters().size());
+    m_state = std::move(state);
+  }
+
+  /** Bytes of the moments, statistics included. */
+  Eigen::Index stateBytes() const {
+    return internal::sizeInBytes(m_state.firstMoment) + internal::sizeInBytes(m_state.secondMoment);
+  }
+
+  double learningRate() const override { return m_options.learningRate; }
+  void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
+
+ protected:
+  AdamW8bit(const std::string& name, std::vector<Parameter<float>*> parameters, const AdamWOptions& options,
+            Eigen::Index min8bitSize)
+      : Optimizer<float>(std::move(parameters)), m_options(options) {
+    internal::checkAdamOptions(name, options);
+    m_state.firstMoment = internal::zeroMoments(this->parameters(), min8bitSize);
+    m_state.secondMoment = m_state.firstMoment;
+    m_state.steps.assign(this->parameters().size(), 0);
+  }
+
+ private:
+  void update(std::size_t i, Parameter<float>& p, float gradScale) override {
+    const auto t = static_cast<double>(++m_state.steps[i]);
+    // The original's options are floats; what follows from them is rounded once.
+    const auto rate = static_cast<double>(static_cast<float>(m_options.learningRate));
+    const auto decay = static_cast<double>(static_cast<float>(m_options.weightDecay));
+    EigenQ::internal::AdamStep s;
+    s.beta1 = static_cast<float>(m_options.beta1);
+    s.beta2 = static_cast<float>(m_options.beta2);
+    const double unbias1 = 1 - std::pow(static_cast<double>(s.beta1), t);
+    const double unbias2 = std::sqrt(1 - std::pow(static_cast<double>(s.beta2), t));
+    s.rate = static_cast<float>(rate * unbias2 / unbias1);
+    s.eps = static_cast<float>(m_options.eps * unbias2);
+    s.keep = static_cast<float>(1 - rate * decay);
+    s.gradScale = gradScale;
+    s.size = p.size();
+    s.parameter = p.mutableValue().data();
+    s.gradient = p.grad().data();
+    s.m = internal::viewOf(m_state.firstMoment[i]);
+    s.v = internal::viewOf(m_state.secondMoment[i]);
+    EigenQ::internal::runAdam(s);
+  }
+
+  AdamWOptions m_options;
+  State m_state;
+};
+
+struct AdamOptions {
+  double learningRate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weightDecay = 0;
+};
+
+/** AdamW8bit with another default: no decay. What decay there is stays decoupled, as in bitsandbytes' Adam8bit. */
+class Adam8bit : public AdamW8bit {
+ public:
+  explicit Adam8bit(std::vector<Parameter<float>*> parameters, const AdamOptions& o = {},
+                    Eigen::Index min8bitSize = kMin8bitSize)
+      : AdamW8bit("Adam8bit", std::move(parameters), {o.learningRate, o.beta1, o.beta2, o.eps, o.weightDecay},
+                  min8bitSize) {}
+};
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_OPTIM_ADAMW_8BIT_H

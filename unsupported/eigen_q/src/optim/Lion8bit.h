@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_OPTIM_LION_8BIT_H
+#define EIGENQ_OPTIM_LION_8BIT_H
+
+#include <utility>
+#include <vector>
+
+#include "Lion.h"
+#include "Moment8bit.h"
+
+namespace EigenQ {
+namespace ad {
+
+/** Lion with its momentum in 8 bits: one byte of state a weight. Otherwise as AdamW8bit: the momentum is decoded,
+ * updated and encoded anew; an element whose gradient is not finite is left alone and its momentum restarts at zero.
+ * Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization, arXiv:2110.02861; bitsandbytes Lion8bit. */
+class Lion8bit : public Optimizer<float> {
+ public:
+  /** What a resumed run needs beside the parameters, in their order. */
+  struct State {
+    std::vector<Moment8bit> momentum;  // codes into dynamicMap(true)
+  };
+
+  /** \param min8bitSize  parameters of fewer elements keep a float momentum.
+   * Throws std::invalid_argument for a negative option or a β outside [0, 1). */
+  explicit Lion8bit(std::vector<Parameter<float>*> parameters, const LionOptions& options = {},
+                    Eigen::Index min8bitSize = kMin8bitSize)
+      : Optimizer<float>(std::move(parameters)), m_options(options) {
+    internal::checkLionOptions("Lion8bit", options);
+    m_state.momentum = internal::zeroMoments(this->parameters(), min8bitSize);
+  }
+
+  const State& state() const { return m_state; }
+  /** Throws std::invalid_argument if \a state does not fit the parameters, or holds what is not finite. */
+  void setState(State state) {
+    internal::checkMoments("Lion8bit: momentum", state.momentum, m_state.momentum, parameters());
+    m_state = std::move(state);
+  }
+
+  /** Bytes of the momentum, statistics included. */
+  Eigen::Index stateBytes() const { return internal::sizeInBytes(m_state.momentum); }
+
+  double learningRate() const override { return m_options.learningRate; }
+  void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
+
+ private:
+  void update(std::size_t i, Parameter<float>& p, float gradScale) override {
+    const auto decay = static_cast<double>(static_cast<float>(m_options.weightDecay));
+    EigenQ::internal::LionStep s;
+    s.beta1 = static_cast<float>(m_options.beta1);
+    s.beta2 = static_cast<float>(m_options.beta2);
+    s.rate = static_cast<float>(m_options.learningRate);
+    s.keep = static_cast<float>(1 - static_cast<double>(s.rate) * decay);
+    s.gradScale = gradScale;
+    s.size = p.size();
+    s.parameter = p.mutableValue().data();
+    s.gradient = p.grad().data();
+    s.m = internal::viewOf(m_state.momentum[i]);
+    EigenQ::internal::runLion(s);
+  }
+
+  LionOptions m_options;
+  State m_state;
+};
+
+}  // namespace ad
+}  // namespace EigenQ
+
+#endif  // EIGENQ_OPTIM_LION_8BIT_H
