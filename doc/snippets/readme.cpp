@@ -13,7 +13,7 @@ int main() {
   const Eigen::MatrixXf D = W;                        // dequantised
 
   std::cout.precision(2);
-  std::cout << W.sizeInBytes() << " bytes instead of " << dense.size() * sizeof(float) << "; relative error "
+  std::cout << W.sizeInBytes() << " bytes instead of " << 4 * dense.size() << "; relative error "
             << (D - dense).norm() / dense.norm() << "; Y ends in\n"
             << Y.bottomRows(2) << '\n';
 }
