@@ -52,7 +52,7 @@ class Model {
     m_embedding = Parameter(init.normal(options.hidden, options.vocabulary, 1), "embedding");
     for (Index i = 0; i < options.layers; ++i) m_layers.push_back(makeLayer(i, init));
     m_norm = makeNorm("norm");
-    m_head = init.linear("head", options.vocabulary, options.hidden, 0.2);  // near-uniform predictions: loss ≈ ln 256
+    m_head = init.linear("head", options.vocabulary, options.hidden);
   }
 
   /** The last layer before the vocabulary, hidden×tokens. */

@@ -24,7 +24,7 @@ struct Options {
 
   Index trainSteps = 1200;
   Index tuneSteps = 200;
-  double trainRate = 4e-3;
+  double trainRate = 3e-3;
   double tuneRate = 4e-3;
   Index batch = 8;
   Index shards = 2;
