@@ -13,6 +13,7 @@
 #include <eigen_q/src/ScalarConvert.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 namespace EigenQ {
@@ -100,14 +101,18 @@ bool holdsNaN(const ConstDenseView& x, Index row) {
 
 }  // namespace
 
+void markRowsWithNaN(const ConstDenseView& x, float* stats) {
+  for (Index i = 0; i < x.rows; ++i) {
+    if (holdsNaN(x, i)) stats[i] = std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
 Int8Activations quantizeActivations(const ConstDenseView& x, float threshold) {
   Int8Activations a;
   a.codes.resize(static_cast<std::size_t>(x.rows * x.cols));
   a.rowStats.resize(static_cast<std::size_t>(x.rows));
   quantizeInt8Rows(x, threshold, a.codes.data(), a.rowStats.data(), &a.outliers);
-  for (Index i = 0; i < x.rows; ++i) {
-    if (holdsNaN(x, i)) a.rowStats[static_cast<std::size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
-  }
+  markRowsWithNaN(x, a.rowStats.data());
   return a;
 }
 

@@ -49,6 +49,9 @@ struct Int8Activations {
   std::vector<Index> outliers;     // ascending columns that are multiplied in full precision
 };
 
+/** stats[i] = NaN where row i of \a x holds a NaN. */
+void markRowsWithNaN(const ConstDenseView& x, float* stats);
+
 /** Quantises each row of \a x; outliers as in quantizeInt8Rows. */
 Int8Activations quantizeActivations(const ConstDenseView& x, float threshold);
 

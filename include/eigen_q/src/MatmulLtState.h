@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_MATMULLTSTATE_H
+#define EIGENQ_MATMULLTSTATE_H
+
+#include "OutlierPooler.h"
+#include "Quantize.h"
+#include "TileLayout.h"
+
+namespace EigenQ {
+
+/** What an int8 linear layer keeps between calls: the codes of its weight, n×k, and how it multiplies. The original's
+ * names stand behind each field. */
+struct MatmulLtState {
+  Int8Codes codes;                      // CB: n×k, row-major
+  TiledBuffer<std::int8_t> tiledCodes;  // CxB, SB: the same in a tiled order; used where there are no codes
+  Eigen::VectorXf rowStats;             // SCB: absmax of each of the n rows
+  Int8Codes transposedCodes;            // CBt: k×n, the codes of Wᵀ by its own rows
+  Eigen::VectorXf transposedStats;      // SCBt: their absmax, k
+  IndexVector outlierColumns;           // idx: what the last forward pass multiplied in full precision, ascending
+
+  float threshold = 0;  // magnitude from which on a feature is an outlier; 0: none is
+  bool isTraining = true;
+  /** The weight is also there in float, is trained, and its codes follow it. */
+  bool hasFp16Weights = true;
+  /** The weight's gradient is being accumulated over several passes: its codes are still right. */
+  bool hasAccumulatedGradients = false;
+  /** No integer product: activations stay as they are, the weight is dequantised. (0.50: MatMul8bitFp.) */
+  bool forceNoIgemmlt = false;
+  /** Of the activations' gradient: G times the dequantised weight. If false, a float weight is also quantised by
+   * columns and G by rows, for an integer product, as 0.43 does. 0.50 knows the first only, hence the default. */
+  bool memoryEfficientBackward = true;
+  /** Outliers are shared with the layers of the same width through a pool. */
+  bool usePool = false;
+  GlobalOutlierPooler* outlierPool = nullptr;  // null: GlobalOutlierPooler::instance()
+  /** formatB: the order in which a float weight's codes are kept: kRow in codes, any other in tiledCodes. */
+  TileOrder layout = TileOrder::kRow;
+
+  bool hasCodes() const { return rowStats.size() > 0 || codes.size() > 0 || tiledCodes.buffer.size() > 0; }
+
+  /** Drops all codes and statistics; the next forward pass makes them again. Options stay. */
+  void resetGrads() {
+    codes.resize(0, 0);
+    tiledCodes = TiledBuffer<std::int8_t>();
+    rowStats.resize(0);
+    transposedCodes.resize(0, 0);
+    transposedStats.resize(0);
+  }
+};
+
+}  // namespace EigenQ
+
+#endif  // EIGENQ_MATMULLTSTATE_H
