@@ -87,3 +87,18 @@ BOOST_AUTO_TEST_CASE(loraTrainsAdaptersAroundAWeightThatStaysTheSameToTheBit) {
   BOOST_TEST(last < 0.7f * first);
   BOOST_TEST((w.packed() == before));
 }
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(embeddingsTakeTheRowsOfAFrozenTable, W, Formats) {
+  const W w = quantized<W>();
+  const MatrixXf dense = w;
+  const Eigen::VectorXi ids = EigenQ::test::integers({4, 0, 4, 2});
+  Tape<float> tape;
+  const Var<float> x = embedding(tape, w, ids);
+  BOOST_TEST_REQUIRE(x.rows() == 70);
+  BOOST_TEST_REQUIRE(x.cols() == 4);
+  for (Eigen::Index t = 0; t < 4; ++t) BOOST_TEST((x.value().col(t) == dense.row(ids(t)).transpose()));
+  BOOST_TEST(!x.requiresGrad());
+  BOOST_CHECK_THROW(embedding(tape, w, EigenQ::test::integers({5})), std::out_of_range);
+  // Gradients of what follows do not mind.
+  expectGradient([&](Tape<double>& t, const auto& v) { return linear(v[0], embedding(t, w, ids)); }, {{3, 70}});
+}

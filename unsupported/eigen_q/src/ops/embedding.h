@@ -2,8 +2,7 @@
 #ifndef EIGENQ_OPS_EMBEDDING_H
 #define EIGENQ_OPS_EMBEDDING_H
 
-#include <stdexcept>
-#include <string>
+#include <eigen_q/src/Embedding.h>
 
 #include "../Tape.h"
 
@@ -19,12 +18,8 @@ Var<Scalar> embedding(Tape<Scalar>& tape, OperandArg<Scalar> table, const Eigen:
   const auto columns = e.value();
   const auto kept = tape.keep(ids);
   ArenaMatrix<Scalar> y = tape.newMatrix(columns.rows(), kept.size());
-  for (Eigen::Index t = 0; t < kept.size(); ++t) {
-    if (kept(t) < 0 || kept(t) >= columns.cols())
-      throw std::out_of_range("embedding: id " + std::to_string(t) + ": expected 0 to " +
-                              std::to_string(columns.cols() - 1) + ", found " + std::to_string(kept(t)));
-    y.col(t) = columns.col(kept(t));
-  }
+  for (Eigen::Index t = 0; t < kept.size(); ++t)
+    y.col(t) = columns.col(EigenQ::internal::checkedId(kept, t, columns.cols()));
   return tape.record("embedding", {e}, y, [=](const auto& dy) {
     auto de = e.grad();
     for (Eigen::Index t = 0; t < kept.size(); ++t) de.col(kept(t)) += dy.col(t);

@@ -72,17 +72,16 @@ class AdamW8bit : public Optimizer<float> {
  private:
   void update(std::size_t i, Parameter<float>& p, float gradScale) override {
     const auto t = static_cast<double>(++m_state.steps[i]);
-    // The original's options are floats; what follows from them is rounded once.
-    const auto rate = static_cast<double>(static_cast<float>(m_options.learningRate));
-    const auto decay = static_cast<double>(static_cast<float>(m_options.weightDecay));
+    // In float, step by step, as the original computes them: their roundings are part of its parameters.
+    const auto rate = static_cast<float>(m_options.learningRate), decay = static_cast<float>(m_options.weightDecay);
     EigenQ::internal::AdamStep s;
     s.beta1 = static_cast<float>(m_options.beta1);
     s.beta2 = static_cast<float>(m_options.beta2);
-    const double unbias1 = 1 - std::pow(static_cast<double>(s.beta1), t);
-    const double unbias2 = std::sqrt(1 - std::pow(static_cast<double>(s.beta2), t));
-    s.rate = static_cast<float>(rate * unbias2 / unbias1);
-    s.eps = static_cast<float>(m_options.eps * unbias2);
-    s.keep = static_cast<float>(1 - rate * decay);
+    const float unbias1 = 1 - static_cast<float>(std::pow(static_cast<double>(s.beta1), t));
+    const float unbias2 = std::sqrt(1 - static_cast<float>(std::pow(static_cast<double>(s.beta2), t)));
+    s.rate = rate * unbias2 / unbias1;
+    s.eps = static_cast<float>(m_options.eps) * unbias2;
+    s.keep = std::fma(-rate, decay, 1.0f);
     s.gradScale = gradScale;
     s.size = p.size();
     s.parameter = p.mutableValue().data();

@@ -2,6 +2,7 @@
 #ifndef EIGENQ_OPTIM_LION_8BIT_H
 #define EIGENQ_OPTIM_LION_8BIT_H
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -45,12 +46,11 @@ class Lion8bit : public Optimizer<float> {
 
  private:
   void update(std::size_t i, Parameter<float>& p, float gradScale) override {
-    const auto decay = static_cast<double>(static_cast<float>(m_options.weightDecay));
     EigenQ::internal::LionStep s;
     s.beta1 = static_cast<float>(m_options.beta1);
     s.beta2 = static_cast<float>(m_options.beta2);
     s.rate = static_cast<float>(m_options.learningRate);
-    s.keep = static_cast<float>(1 - static_cast<double>(s.rate) * decay);
+    s.keep = std::fma(-s.rate, static_cast<float>(m_options.weightDecay), 1.0f);
     s.gradScale = gradScale;
     s.size = p.size();
     s.parameter = p.mutableValue().data();
