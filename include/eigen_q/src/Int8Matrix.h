@@ -10,12 +10,15 @@
 
 namespace EigenQ {
 class Int8Matrix;
-}
+class ThresholdedInt8;
+}  // namespace EigenQ
 
 namespace Eigen {
 namespace internal {
 template <>
 struct traits<EigenQ::Int8Matrix> : EigenQ::internal::QuantizedTraits<RowMajorBit | NestByRefBit> {};
+template <>
+struct traits<EigenQ::ThresholdedInt8> : EigenQ::internal::QuantizedTraits<RowMajorBit> {};
 }  // namespace internal
 }  // namespace Eigen
 
@@ -64,6 +67,11 @@ class Int8Matrix : public QuantizedBase<Int8Matrix> {
     return {internal::WeightView::int8(m_codes.data(), rows(), cols(), cols(), m_rowAbsmax.data())};
   }
 
+  /** The same matrix, in whose products X·Wᵀ and W·X the tokens are quantised to int8 too (LLM.int8()).
+   * \param threshold  magnitude from which on a feature of X is an outlier and is multiplied in full precision; 0: none
+   * is. Of a temporary the result is valid within the statement, as with other views. */
+  ThresholdedInt8 withThreshold(float threshold) const;
+
   /** One line of facts, then the dequantised values, or the corner of a large matrix. */
   friend std::ostream& operator<<(std::ostream& os, const Int8Matrix& w) {
     return internal::printQuantized(os, w, "Int8Matrix", "one absmax a row");
@@ -73,6 +81,46 @@ class Int8Matrix : public QuantizedBase<Int8Matrix> {
   Int8Codes m_codes;
   Eigen::VectorXf m_rowAbsmax;
 };
+
+/** An Int8Matrix W, n×k, that multiplies as LLM.int8() does. In X·Wᵀ (tokens as rows) and W·X (tokens as columns) each
+ * token is quantised to int8 by its own absolute maximum and multiplied with the codes of W in integers, but for the
+ * features in which a magnitude reaches the threshold in any token: these are multiplied as they are, with decoded
+ * weights. Bias, activation and further terms join the kernel as for W itself. Error: half a step of each token,
+ * absmax/254, times Σ|w|, besides that of W's own codes.
+ *
+ * In all else it is W: products that sum over W's rows, G·W and Wᵀ·G (those of the backward pass), multiply by the
+ * dequantised values, since the scales of the rows stand inside such a sum; so do assignments and coefficients. A token
+ * that holds a NaN gives NaN, as does one with an infinity that is no outlier.
+ * Source: Dettmers et al., LLM.int8(), arXiv:2208.07339, section 3.2. */
+class ThresholdedInt8 : public QuantizedBase<ThresholdedInt8> {
+ public:
+  using Nested = ThresholdedInt8;
+  using NestedExpression = ThresholdedInt8;
+  using QuantizedBase<ThresholdedInt8>::operator=;
+
+  ThresholdedInt8(const Int8Matrix& w, float threshold) : m_w(w), m_threshold(threshold) {
+    eigen_assert(threshold >= 0 && "withThreshold: the outlier threshold is negative or NaN");
+  }
+
+  Index rows() const { return m_w.rows(); }
+  Index cols() const { return m_w.cols(); }
+  float threshold() const { return m_threshold; }
+  /** The codes. */
+  const Int8Matrix& weight() const { return m_w; }
+
+  internal::QuantizedView quantizedView() const {
+    internal::QuantizedView view = m_w.quantizedView();
+    view.weights.int8Activations = true;
+    view.weights.outlierThreshold = m_threshold;
+    return view;
+  }
+
+ private:
+  const Int8Matrix& m_w;
+  float m_threshold;
+};
+
+inline ThresholdedInt8 Int8Matrix::withThreshold(float threshold) const { return {*this, threshold}; }
 
 }  // namespace EigenQ
 
