@@ -132,6 +132,15 @@ BOOST_AUTO_TEST_CASE(blocksRunAlongRowsWhateverTheStrides) {
   BOOST_TEST(same(quantize4bit(backwards)));
 }
 
+// The padding nibble is a zero of its block, as the original's kernel loads it.
+BOOST_AUTO_TEST_CASE(theLastNibbleOfAnOddCountIsAZeroOfItsBlock) {
+  MatrixXf x = MatrixXf::Zero(1, 33);
+  BOOST_TEST(quantize4bit(x, FourBitType::kNF4, 32).packed[16] == 0x00);
+  x(0, 32) = 1;
+  BOOST_TEST(quantize4bit(x, FourBitType::kNF4, 32).packed[16] == 0xf7);
+  BOOST_TEST(quantize4bit(x, FourBitType::kFP4, 32).packed[16] == 0x30);
+}
+
 // More than one panel of the copying path, with blocks that straddle panels.
 BOOST_AUTO_TEST_CASE(largeColumnMajorInput) {
   const MatrixXf x = sample(700, 999);

@@ -37,7 +37,7 @@ void encodeBlock(const float* values, Index count, float reciprocal, Encode enco
   for (; i < count; ++i) codes[i] = encode(normalized(values[i], reciprocal));
 }
 
-/** \a padding fills the last nibble of an odd count. */
+/** \a padding fills the last nibble of an odd count: the code of a zero in that block. */
 void packCodes(const std::uint8_t* codes, Index count, std::uint8_t padding, std::uint8_t* packed) {
   for (Index j = 0; j < count / 2; ++j) packed[j] = packPair(codes[2 * j], codes[2 * j + 1]);
   if (count % 2 != 0) packed[count / 2] = packPair(codes[count - 1], padding);
@@ -54,12 +54,12 @@ void forEachBlock(const ConstDenseView& a, Index blockSize, F&& f) {
 template <typename Encode>
 void quantizeFourBitAs(const ConstDenseView& a, Index blockSize, Encode encode, std::uint8_t* packed, float* absmax) {
   std::uint8_t codes[kMaxBlockSize];
-  const std::uint8_t padding = encode(0.0f);
   forEachBlock(a, blockSize, [&](const float* values, Index count, Index begin) {
     const float largest = absmaxOf(values, count);
     absmax[begin / blockSize] = largest;
-    encodeBlock(values, count, blockReciprocal(largest), encode, codes);
-    packCodes(codes, count, padding, packed + begin / 2);
+    const float reciprocal = blockReciprocal(largest);
+    encodeBlock(values, count, reciprocal, encode, codes);
+    packCodes(codes, count, encode(normalized(0.0f, reciprocal)), packed + begin / 2);
   });
 }
 
