@@ -18,7 +18,7 @@ namespace tt = boost::test_tools;
 
 namespace {
 
-using Kinds = boost::mpl::list<AdamW<float>, Sgd<float>>;
+using Kinds = boost::mpl::list<AdamW<float>, Sgd<float>, Lion<float>>;
 
 /** Leaves \a gradient in the parameter, the way a backward() does. */
 template <typename Scalar>
@@ -62,6 +62,18 @@ BOOST_AUTO_TEST_CASE(adamWByHand) {
   // m = 0.5·2 - 0.5 = 0.5, v = 3 + 0.25 = 3.25; m̂ = 0.5/0.75, v̂ = 3.25/0.4375
   BOOST_TEST(w.value()(0, 0) == first * 0.98 - 0.1 * (0.5 / 0.75) / (std::sqrt(3.25 / 0.4375) + 1e-3),
              tt::tolerance(1e-14));
+}
+
+BOOST_AUTO_TEST_CASE(lionByHand) {
+  Parameter<double> w(MatrixXd::Constant(1, 1, 2.0));
+  Lion<double> lion({&w}, {/*learningRate=*/0.125, /*beta1=*/0.5, /*beta2=*/0.75, /*weightDecay=*/0.5});
+  setGrad<double>(w, MatrixXd::Constant(1, 1, 3));
+  lion.step();  // 2·(1 - 0.0625) - 0.125; m = 0.75
+  BOOST_TEST(w.value()(0, 0) == 1.75);
+  setGrad<double>(w, MatrixXd::Constant(1, 1, -0.5));
+  lion.step();  // the average 0.375 - 0.25 is still positive; m = 0.5625 - 0.125
+  BOOST_TEST(w.value()(0, 0) == 1.75 * 0.9375 - 0.125);
+  BOOST_TEST(lion.state().momentum[0](0, 0) == 0.4375);
 }
 
 BOOST_AUTO_TEST_CASE(gradScaleIsAScaledGradient) {
@@ -125,12 +137,15 @@ BOOST_AUTO_TEST_CASE(stateThatDoesNotFitIsRefused) {
   BOOST_CHECK_THROW(adam.setState(state), std::invalid_argument);
   Sgd<double> sgd({&p}, {0.1, 0.9, 0});
   BOOST_CHECK_THROW(sgd.setState({}), std::invalid_argument);
+  Lion<double> lion({&p});
+  BOOST_CHECK_THROW(lion.setState({}), std::invalid_argument);
 }
 
 BOOST_AUTO_TEST_CASE(impossibleOptionsAreRefused) {
   Parameter<double> p(MatrixXd::Ones(1, 1));
   BOOST_CHECK_THROW(Sgd<double>({&p}, {-1, 0, 0}), std::invalid_argument);
   BOOST_CHECK_THROW(AdamW<double>({&p}, {1e-3, 1.0}), std::invalid_argument);
+  BOOST_CHECK_THROW(Lion<double>({&p}, {1e-3, 0.9, 0.99, -1}), std::invalid_argument);
   BOOST_CHECK_THROW(AdamW<double>({nullptr}), std::invalid_argument);
 }
 

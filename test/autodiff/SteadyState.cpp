@@ -100,6 +100,22 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(fromTheSecondStepNothingIsAllocated, W, Weights) {
   BOOST_TEST(tape.bytesReserved() == reserved);
 }
 
+using Optimizers8bit = boost::mpl::list<AdamW8bit, Lion8bit>;
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(aStepOfAnEightBitOptimizerAllocatesNothing, Optimizer8bit, Optimizers8bit) {
+  Parameter<float> large(randomMatrix<float>(300, 211, 1)), small(randomMatrix<float>(3, 4, 2));  // for threads; float
+  Tape<float> tape;
+  tape.backward(sum(tape.parameter(large)) + sum(tape.parameter(small)));
+  Optimizer8bit optimizer({&large, &small});
+  optimizer.step();
+  const long before = newCalls;
+  Eigen::internal::set_is_malloc_allowed(false);
+  optimizer.step();
+  Eigen::internal::set_is_malloc_allowed(true);
+  BOOST_TEST(newCalls == before);
+  BOOST_TEST(std::exchange(failedAssertions, 0) == 0);
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(withoutGradientsTheValuesAreTheSameToTheBit, W, Weights) {
   auto model = decoder<W>();
   Tape<float> tape(3);

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,12 +22,12 @@ struct AdamWOptions {
 
 namespace internal {
 /** A β that float rounds to 1 would never learn. */
-inline void checkAdamOptions(const std::string& name, const AdamWOptions& o) {
-  checkOption(o.learningRate >= 0, name + ": learningRate", o.learningRate);
-  checkOption(o.beta1 >= 0 && static_cast<float>(o.beta1) < 1, name + ": beta1", o.beta1);
-  checkOption(o.beta2 >= 0 && static_cast<float>(o.beta2) < 1, name + ": beta2", o.beta2);
-  checkOption(o.eps >= 0, name + ": eps", o.eps);
-  checkOption(o.weightDecay >= 0, name + ": weightDecay", o.weightDecay);
+inline void checkAdamOptions(const char* name, const AdamWOptions& o) {
+  checkOption(o.learningRate >= 0, name, "learningRate", o.learningRate);
+  checkOption(o.beta1 >= 0 && static_cast<float>(o.beta1) < 1, name, "beta1", o.beta1);
+  checkOption(o.beta2 >= 0 && static_cast<float>(o.beta2) < 1, name, "beta2", o.beta2);
+  checkOption(o.eps >= 0, name, "eps", o.eps);
+  checkOption(o.weightDecay >= 0, name, "weightDecay", o.weightDecay);
 }
 }  // namespace internal
 

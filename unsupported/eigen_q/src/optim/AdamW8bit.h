@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -60,7 +59,7 @@ class AdamW8bit : public Optimizer<float> {
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
  protected:
-  AdamW8bit(const std::string& name, std::vector<Parameter<float>*> parameters, const AdamWOptions& options,
+  AdamW8bit(const char* name, std::vector<Parameter<float>*> parameters, const AdamWOptions& options,
             Eigen::Index min8bitSize)
       : Optimizer<float>(std::move(parameters)), m_options(options) {
     internal::checkAdamOptions(name, options);

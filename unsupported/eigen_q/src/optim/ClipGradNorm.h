@@ -25,7 +25,7 @@ double gradNorm(const std::vector<Parameter<Scalar>*>& parameters) {
  * Throws std::invalid_argument for a negative \a maxNorm. */
 template <typename Scalar>
 double clipGradNorm(const std::vector<Parameter<Scalar>*>& parameters, double maxNorm) {
-  internal::checkOption(maxNorm >= 0, "clipGradNorm: maxNorm", maxNorm);
+  internal::checkOption(maxNorm >= 0, "clipGradNorm", "maxNorm", maxNorm);
   const double norm = gradNorm(parameters);
   const double factor = maxNorm / (norm + 1e-6);
   if (!std::isfinite(norm) || factor >= 1) return norm;

@@ -2,7 +2,6 @@
 #ifndef EIGENQ_OPTIM_LION_H
 #define EIGENQ_OPTIM_LION_H
 
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -20,11 +19,11 @@ struct LionOptions {
 
 namespace internal {
 /** A β that float rounds to 1 would never learn. */
-inline void checkLionOptions(const std::string& name, const LionOptions& o) {
-  checkOption(o.learningRate >= 0, name + ": learningRate", o.learningRate);
-  checkOption(o.beta1 >= 0 && static_cast<float>(o.beta1) < 1, name + ": beta1", o.beta1);
-  checkOption(o.beta2 >= 0 && static_cast<float>(o.beta2) < 1, name + ": beta2", o.beta2);
-  checkOption(o.weightDecay >= 0, name + ": weightDecay", o.weightDecay);
+inline void checkLionOptions(const char* name, const LionOptions& o) {
+  checkOption(o.learningRate >= 0, name, "learningRate", o.learningRate);
+  checkOption(o.beta1 >= 0 && static_cast<float>(o.beta1) < 1, name, "beta1", o.beta1);
+  checkOption(o.beta2 >= 0 && static_cast<float>(o.beta2) < 1, name, "beta2", o.beta2);
+  checkOption(o.weightDecay >= 0, name, "weightDecay", o.weightDecay);
 }
 }  // namespace internal
 

@@ -87,8 +87,9 @@ inline void checkSteps(const char* optimizer, const std::vector<std::int64_t>& s
 }
 
 /** Throws std::invalid_argument, naming the option. */
-inline void checkOption(bool valid, const std::string& option, double found) {
-  if (!valid) throw std::invalid_argument(option + ": out of range: " + std::to_string(found));
+inline void checkOption(bool valid, const char* where, const char* option, double found) {
+  if (!valid)
+    throw std::invalid_argument(std::string(where) + ": " + option + ": out of range: " + std::to_string(found));
 }
 }  // namespace internal
 

@@ -33,9 +33,9 @@ class Sgd : public Optimizer<Scalar_> {
   /** Throws std::invalid_argument for a negative option. */
   explicit Sgd(std::vector<Parameter<Scalar>*> parameters, const SgdOptions& options = {})
       : Optimizer<Scalar>(std::move(parameters)), m_options(options) {
-    internal::checkOption(options.learningRate >= 0, "Sgd: learningRate", options.learningRate);
-    internal::checkOption(options.momentum >= 0, "Sgd: momentum", options.momentum);
-    internal::checkOption(options.weightDecay >= 0, "Sgd: weightDecay", options.weightDecay);
+    internal::checkOption(options.learningRate >= 0, "Sgd", "learningRate", options.learningRate);
+    internal::checkOption(options.momentum >= 0, "Sgd", "momentum", options.momentum);
+    internal::checkOption(options.weightDecay >= 0, "Sgd", "weightDecay", options.weightDecay);
     // Zeros serve for the first step too: momentum·0 + g = g.
     if (options.momentum != 0) m_state.momentum = internal::zerosLike(this->parameters());
   }
