@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// quantize_vectorwise.cpp: the seven int8 types of bitsandbytes 0.43. Each rounds where the original rounds in float32.
+// quantize_vectorwise.cpp: the seven int8 types of bitsandbytes 0.43. Each rounds where the original rounds in float32;
+// a number over a tensor is a reciprocal and a product there.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -31,7 +32,7 @@ std::int8_t encodeNormalized(float value, float absmax) { return encodeInt8(valu
 
 void encodeSymmetric(const float* values, Index count, VectorwiseType type, float stat, std::int8_t* codes) {
   if (type == VectorwiseType::kVector || type == VectorwiseType::kRow) {
-    const float scale = int8Scale(stat);
+    const float scale = int8Scale(stat) == 0 ? 0 : 1 / stat * kInt8Max;
     for (Index i = 0; i < count; ++i) codes[i] = encodeInt8(values[i], scale);
   } else {
     for (Index i = 0; i < count; ++i) codes[i] = encodeNormalized(std::clamp(values[i], -stat, stat), stat);
@@ -68,7 +69,7 @@ struct Affine {
     if (!std::isfinite(range)) {  // the difference of two large floats
       return static_cast<float>(double{kAffineLevels} / (static_cast<double>(high) - static_cast<double>(low)));
     }
-    const float scale = kAffineLevels / range;
+    const float scale = 1 / range * kAffineLevels;
     return std::isfinite(scale) ? scale : kAffineLevels;
   }
 };

@@ -72,6 +72,19 @@ inline std::vector<float> widened(const test::Tensor& t) {
   });
 }
 
+using MatrixXdRow = RowMajorMatrix<double>;
+
+inline MatrixXdRow asDouble(const test::Tensor& t) {
+  const std::vector<float> values = widened(t);
+  return MatrixMap<float>(values.data(), t.rows(), t.cols()).cast<double>();
+}
+
+constexpr double kHalfRoundoff = 0x1p-11;
+
+inline double unitRoundoff(const std::string& dtype) {
+  return dtype == "BF16" ? 0x1p-8 : dtype == "F16" ? kHalfRoundoff : 0x1p-24;
+}
+
 template <typename Derived>
 std::vector<typename Derived::Scalar> toVector(const Eigen::PlainObjectBase<Derived>& m) {
   return {m.data(), m.data() + m.size()};

@@ -10,12 +10,16 @@ namespace golden {
 
 void checkQuantize4bit(const Case& c, CaseReport& report);
 void checkNested4bit(const Case& c, CaseReport& report);
-/** Weights only: their codes and statistics. */
-void checkMatmul4bitWeights(const Case& c, CaseReport& report);
+void checkMatmul4bit(const Case& c, CaseReport& report);
+/** Codes and statistics; returns the state that decodes the recorded ones. */
+QuantState checkMatmul4bitWeights(const Case& c, CaseReport& report);
 void checkQuantizeBlockwise(const Case& c, CaseReport& report);
+void checkVectorwiseQuant(const Case& c, CaseReport& report);
+void checkMatmul8bitVectorwise(const Case& c, CaseReport& report);
 void checkInt8VectorwiseQuant(const Case& c, CaseReport& report);
 void checkInt8DoubleQuant(const Case& c, CaseReport& report);
-/** Weights only: their codes and statistics. */
+void checkMatmul8bit(const Case& c, CaseReport& report);
+/** Codes and statistics, where they are recorded. */
 void checkMatmul8bitWeights(const Case& c, CaseReport& report);
 
 /** State exactly; parameters within what CUDA's approximate functions allow. */

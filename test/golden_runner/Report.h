@@ -22,8 +22,7 @@ namespace golden {
 struct CaseReport {
   std::vector<std::string> failures;
   std::vector<std::string> notes;
-  double worst = 0;      // in codes or ulps, whichever deviates more
-  bool skipped = false;  // the case records nothing that is covered yet
+  double worst = 0;  // in codes or ulps, whichever deviates more
 
   void fail(const std::string& message) { failures.push_back(message); }
   void note(const std::string& message, double deviation) {

@@ -3,7 +3,6 @@
 #ifndef EIGENQ_TEST_GOLDEN_RUNNER_RUNNER_H
 #define EIGENQ_TEST_GOLDEN_RUNNER_RUNNER_H
 
-#include <map>
 #include <string>
 
 #include "Report.h"
@@ -13,7 +12,6 @@ namespace golden {
 
 struct Run {
   Reports reports;
-  std::map<std::string, int> skipped;  // cases of groups not yet covered
   int files = 0;
 };
 

@@ -108,13 +108,16 @@ void checkNested4bit(const Case& c, CaseReport& report) {
   compareDecoded(c.tensor("packed"), withNested(ours.state, std::move(nested)), c.tensor("dequantized"), report);
 }
 
-void checkMatmul4bitWeights(const Case& c, CaseReport& report) {
-  const FourBitQuantized ours = quantizeInput(c, c.tensor("W"), report);
+QuantState checkMatmul4bitWeights(const Case& c, CaseReport& report) {
+  const QuantState ours = quantizeInput(c, c.tensor("W"), report).state;
   if (c.parameter<bool>("nested")) {
-    compareNested(ours.state.absmax(), fileNested(c, "absmax", 256), report);
-  } else {
-    report.compareFloats("absmax", c.tensor("absmax").floats(), toVector(ours.state.absmax()));
+    NestedAbsmax nested = fileNested(c, "absmax", 256);
+    compareNested(ours.absmax(), nested, report);
+    return withNested(ours, std::move(nested));
   }
+  const Eigen::VectorXf absmax = toEigen(c.tensor("absmax").floats());
+  report.compareFloats("absmax", toVector(absmax), toVector(ours.absmax()));
+  return QuantState(ours.type(), ours.blockSize(), ours.dtype(), ours.shape(), absmax);
 }
 
 }  // namespace golden

@@ -10,13 +10,6 @@ namespace EigenQ {
 namespace golden {
 namespace {
 
-using MatrixXdRow = RowMajorMatrix<double>;
-
-MatrixXdRow asDouble(const test::Tensor& t) {
-  const std::vector<float> values = widened(t);
-  return MatrixMap<float>(values.data(), t.rows(), t.cols()).cast<double>();
-}
-
 Eigen::RowVectorXd biasOf(const test::SafetensorsFile& file, const std::string& module, Index outputs) {
   const std::string key = module + ".bias";
   if (!file.has(key)) return Eigen::RowVectorXd::Zero(outputs);
@@ -32,12 +25,6 @@ bool hasOutputOfItsOwn(const test::SafetensorsFile& file) {
     return isFourBitLayer(entry.first) || isInt8Layer(entry.first);
   });
   return layers == 1 && file.has("test.output");
-}
-
-constexpr double kHalfRoundoff = 0x1p-11;
-
-double unitRoundoff(const std::string& dtype) {
-  return dtype == "BF16" ? 0x1p-8 : dtype == "F16" ? kHalfRoundoff : 0x1p-24;
 }
 
 QuantState loadState(const test::SafetensorsFile& file, const std::string& weight, const std::string& packedKey) {

@@ -10,6 +10,7 @@
 #include <Eigen/Core>
 
 #include "Int8Linear.h"
+#include "WithBias.h"
 
 namespace EigenQ {
 
@@ -20,34 +21,6 @@ struct MatMul8bitLtGradients {
   RowMajorMatrix<WeightScalar> b;                       // n×k
   Eigen::Matrix<WeightScalar, Eigen::Dynamic, 1> bias;  // n
 };
-
-namespace internal {
-
-/** Whatever is empty stands for "no bias". */
-using NoBias = Eigen::Matrix<float, Eigen::Dynamic, 1>;
-
-/** y = X·Wᵀ + b for a bias of any scalar: one of another type than the result is added in float, before the result's
- * only rounding. \a run writes the product into a view. */
-template <typename Scalar, typename Bias, typename Run>
-RowMajorMatrix<Scalar> withBias(Index rows, Index cols, const Eigen::MatrixBase<Bias>& bias, const Run& run) {
-  using BiasScalar = typename Bias::Scalar;
-  eigen_assert((bias.size() == 0 || (bias.size() == cols && (bias.rows() == 1 || bias.cols() == 1))) &&
-               "the bias is not a vector of one value per output");
-  Epilogue epilogue;
-  if constexpr (!std::is_same<Scalar, BiasScalar>::value && !std::is_same<Scalar, float>::value) {
-    if (bias.size() != 0) return withBias<float>(rows, cols, bias.template cast<float>(), run).template cast<Scalar>();
-  }
-  const Eigen::Matrix<Scalar, Eigen::Dynamic, 1> b = bias.template cast<Scalar>().reshaped();
-  if (b.size() != 0) {
-    epilogue.biasAxis = BiasAxis::kPerCol;
-    epilogue.bias = b.data();
-  }
-  RowMajorMatrix<Scalar> y(rows, cols);
-  run(mutableViewOf(y), epilogue);
-  return y;
-}
-
-}  // namespace internal
 
 /** Y = A·Bᵀ + bias with int8 codes of A, made here, and of B, kept in \a state.
  * \param a     m×k of float, half or bfloat16, quantised by rows from its own values; columns that hold a magnitude of
@@ -153,9 +126,7 @@ MatMul8bitLtGradients<typename G::Scalar> matMul8bitLtBackward(const Eigen::Matr
                                                                const Eigen::MatrixBase<A>& a,
                                                                const MatmulLtState& state,
                                                                const IndexVector& outlierColumns) {
-  using Scalar = typename G::Scalar;
-  return {matMul8bitLtGradA(g, state), matMul8bitLtGradB(g, a, state, outlierColumns),
-          g.template cast<double>().colwise().sum().transpose().template cast<Scalar>()};
+  return {matMul8bitLtGradA(g, state), matMul8bitLtGradB(g, a, state, outlierColumns), biasGradient(g)};
 }
 
 /** bitsandbytes' matmul: matMul8bitLt with a state of its own where none is passed. \param threshold  replaces the

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MPL-2.0
+// product_groups.cpp: matmul_8bit_vectorwise, matmul_8bit and matmul_4bit: products and gradients.
+//
+// Ours are held, entry by entry, to the float64 product of the dequantised operands within the bound of our arithmetic:
+// exact integer sums or float sums, and one rounding of the result. Their relative Frobenius error may not exceed that
+// of the recorded output, which is measured against the product of its own operands: the original rounds activations to
+// half before it quantises them.
+#include <eigen_q/Core>
+
+#include "Groups.h"
+
+namespace EigenQ {
+namespace golden {
+namespace {
+
+using ArrayXXd = Eigen::ArrayXXd;
+
+/** What a product should be, and how far float arithmetic may lead away from it before the result is rounded. */
+struct Expected {
+  MatrixXdRow exact;
+  ArrayXXd slack;
+};
+
+double frobeniusError(const MatrixXdRow& found, const MatrixXdRow& exact) {
+  const double size = exact.norm();
+  return size > 0 ? (found - exact).norm() / size : (found - exact).norm();
+}
+
+/** \param found  ours   \param recorded  the original's, and \a itsExact the product of its own operands */
+template <typename Found>
+void compareProduct(const char* what, const Found& found, const Expected& expected, const test::Tensor& recorded,
+                    const MatrixXdRow& itsExact, CaseReport& report) {
+  const MatrixXdRow original = asDouble(recorded), ours = found.template cast<double>();
+  if (ours.rows() != original.rows() || ours.cols() != original.cols())
+    return report.fail(std::string(what) + ": shapes differ");
+  const double u = unitRoundoff(recorded.dtype), smallest = recorded.dtype == "F16" ? 0x1p-25 : 0x1p-133;
+  const ArrayXXd bound = u * (expected.exact.array().abs() + expected.slack) + expected.slack + smallest;
+  if (!((ours - expected.exact).array().abs() <= bound).all())
+    report.fail(std::string(what) + ": beyond the bound of its arithmetic");
+  const double error = frobeniusError(ours, expected.exact), itsError = frobeniusError(original, itsExact);
+  report.worst = std::max(report.worst, error);
+  if (error > itsError) {
+    char text[120];
+    std::snprintf(text, sizeof text, "%s: relative error %.17g, the original's %.17g", what, error, itsError);
+    report.fail(text);
+  }
+  // The original may round through half, each weight and each term besides; were it further away, its output would not
+  // be the product that we take it for.
+  if (!(itsError <= 8 * std::max(u, kHalfRoundoff)))
+    report.fail(std::string(what) + ": the file's own error is " + std::to_string(itsError));
+}
+
+constexpr double kFloatUnit = 0x1p-24;
+
+/** Of n roundings in float of sums of terms that add up to \a magnitudes. */
+ArrayXXd floatSlack(Index roundings, const ArrayXXd& magnitudes) {
+  return static_cast<double>(roundings) * kFloatUnit * magnitudes;
+}
+
+Eigen::RowVectorXd biasOf(const Case& c, Index outputs) {
+  if (!c.parameter<bool>("bias")) return Eigen::RowVectorXd::Zero(outputs);
+  return asDouble(c.tensor("bias"));
+}
+
+template <typename G>
+void compareBiasGradient(const Case& c, const G& g, CaseReport& report) {
+  if (!c.has("grad_bias")) return;
+  const MatrixXdRow exact = g.template cast<double>().colwise().sum();
+  compareProduct("grad_bias", biasGradient(g).transpose(), {exact, ArrayXXd::Zero(1, exact.cols())},
+                 c.tensor("grad_bias"), exact, report);
+}
+
+/** G·W for a W that is decoded to float. */
+template <typename Found>
+void compareInputGradient(const Case& c, const Found& found, const MatrixXdRow& w, CaseReport& report) {
+  const MatrixXdRow g = asDouble(c.tensor("grad_output")), exact = g * w;
+  const ArrayXXd slack = floatSlack(g.cols() + 2, (g.cwiseAbs() * w.cwiseAbs()).array());
+  compareProduct("grad_A", found, {exact, slack}, c.tensor("grad_A"), exact, report);
+}
+
+float throughHalf(float v) { return internal::halfToFloat(internal::floatToHalf(v)); }
+
+RowMajorMatrix<float> throughHalf(const RowMajorMatrix<float>& m) {
+  return m.unaryExpr([](float v) { return throughHalf(v); });
+}
+
+MatrixXdRow decodeRows(const Int8Codes& codes, const Eigen::VectorXf& stats) {
+  return (stats.cast<double>() / 127).asDiagonal() * codes.cast<double>();
+}
+
+/** X̂·Ŵᵀ + Xₒ·Wₒᵀ + b: \a quantized is what is quantised, \a a what outlier columns are read from. */
+Expected decomposedProduct(const RowMajorMatrix<float>& quantized, const RowMajorMatrix<float>& a, float threshold,
+                           const MatrixXdRow& w, const MatrixXdRow& outlierWeights, const Eigen::RowVectorXd& bias) {
+  const Int8Quantized q = int8VectorwiseQuant(quantized, threshold);
+  Expected e;
+  e.exact = decodeRows(q.codes, q.rowStats) * w.transpose();
+  ArrayXXd magnitudes = e.exact.array().abs();
+  for (const Index k : q.outlierColumns) {
+    const MatrixXdRow term = a.col(k).cast<double>() * outlierWeights.col(k).transpose();
+    e.exact += term;
+    magnitudes += term.array().abs();
+  }
+  e.exact.rowwise() += bias;
+  magnitudes.rowwise() += bias.array().abs();
+  e.slack = floatSlack(q.outlierColumns.size() + 4, magnitudes);
+  return e;
+}
+
+template <typename A, typename W, typename G>
+void compareMatmul8bit(const Case& c, const A& a, const W& weight, const G& g, CaseReport& report) {
+  MatmulLtState state;
+  state.threshold = c.parameter<float>("threshold");
+  state.hasFp16Weights = c.parameter<bool>("has_fp16_weights");
+  const RowMajorMatrix<float> fa = a.template cast<float>(), fw = weight.template cast<float>();
+  Int8Quantized original = int8VectorwiseQuant(throughHalf(fw));
+  if (!state.hasFp16Weights) {
+    const auto codes = c.tensor("CB").template as<std::int8_t>("I8");
+    original.codes = MatrixMap<std::int8_t>(codes.data(), fw.rows(), fw.cols());
+    original.rowStats = toEigen(c.tensor("SCB").floats());
+    state.codes = original.codes;
+    state.rowStats = original.rowStats;
+  }
+  const Eigen::RowVectorXd bias = biasOf(c, fw.rows());
+  using Scalar = typename A::Scalar;
+  const Eigen::Matrix<Scalar, Eigen::Dynamic, 1> b =
+      c.parameter<bool>("bias") ? Eigen::Matrix<Scalar, Eigen::Dynamic, 1>(bias.transpose().template cast<Scalar>())
+                                : Eigen::Matrix<Scalar, Eigen::Dynamic, 1>();
+  const RowMajorMatrix<Scalar> y = state.hasFp16Weights ? matMul8bitLt(a, weight, state, b) : matMul8bitLt(a, state, b);
+
+  const MatrixXdRow w = decodeRows(state.codes, state.rowStats), itsW = decodeRows(original.codes, original.rowStats);
+  const MatrixXdRow outlierWeights = state.hasFp16Weights ? MatrixXdRow(fw.cast<double>()) : w;
+  compareProduct("output", y, decomposedProduct(fa, fa, state.threshold, w, outlierWeights, bias), c.tensor("output"),
+                 decomposedProduct(throughHalf(fa), fa, state.threshold, itsW, itsW, bias).exact, report);
+  const MatrixXdRow g64 = asDouble(c.tensor("grad_output"));
+  const ArrayXXd slack = floatSlack(g64.cols() + 4, (g64.cwiseAbs() * w.cwiseAbs()).array());
+  compareProduct("grad_A", matMul8bitLtGradA(g, state), {g64 * w, slack}, c.tensor("grad_A"), g64 * itsW, report);
+  compareBiasGradient(c, g, report);
+}
+
+MatMul8bitOptions optionsOf(const Case& c) {
+  MatMul8bitOptions options;
+  options.type = vectorwiseType(c.parameter<std::string>("quant_type"));
+  options.precision = c.parameter<std::array<int, 3>>("precision");
+  if (c.tensor("B").shape.size() == 3) options.batch = c.tensor("B").shape[0];
+  return options;
+}
+
+/** X·Y of decoded factors, or of the factors themselves. */
+template <typename X, typename Y>
+MatrixXdRow decodedProduct(const X& x, const Y& y, VectorwiseType type, int bits) {
+  if (bits != 8) return x.template cast<double>() * y.template cast<double>();
+  return vectorwiseDequant<double>(vectorwiseQuant(x, type)) *
+         vectorwiseDequant<double>(vectorwiseQuant(y, type, VectorAxis::kCols));
+}
+
+Expected withoutSlack(const MatrixXdRow& exact) {
+  return {exact, 1e-12 * ArrayXXd::Constant(exact.rows(), exact.cols(), exact.norm())};
+}
+
+}  // namespace
+
+void checkMatmul8bitVectorwise(const Case& c, CaseReport& report) {
+  const MatMul8bitOptions options = optionsOf(c);
+  const auto matrix = [&](const char* leaf) {
+    const std::vector<float> values = widened(c.tensor(leaf));
+    return RowMajorMatrix<float>(MatrixMap<float>(values.data(), c.tensor(leaf).rows(), c.tensor(leaf).cols()));
+  };
+  const RowMajorMatrix<float> a = matrix("A"), b = matrix("B"), g = matrix("grad_output");
+  if (options.batch != 1) return report.fail("batched B: the products of each matrix are not compared");
+  const auto& [forward, gradB, gradA] = options.precision;
+  const MatrixXdRow y = decodedProduct(a, b, options.type, forward);
+  const MatrixXdRow da = decodedProduct(g, b.transpose(), options.type, gradA);
+  const MatrixXdRow db = decodedProduct(a.transpose(), g, options.type, gradB);
+  const auto gradients = matMul8bitBackward(a, b, g, options);
+  compareProduct("output", matMul8bit(a, b, options), withoutSlack(y), c.tensor("output"), y, report);
+  compareProduct("grad_A", gradients.a, withoutSlack(da), c.tensor("grad_A"), da, report);
+  compareProduct("grad_B", gradients.b, withoutSlack(db), c.tensor("grad_B"), db, report);
+}
+
+void checkMatmul8bit(const Case& c, CaseReport& report) {
+  checkMatmul8bitWeights(c, report);
+  withMatrix(c.tensor("A"), [&](const auto& a) {
+    withMatrix(c.tensor("W"), [&](const auto& w) {
+      withMatrix(c.tensor("grad_output"), [&](const auto& g) { compareMatmul8bit(c, a, w, g, report); });
+    });
+  });
+}
+
+void checkMatmul4bit(const Case& c, CaseReport& report) {
+  const QuantState state = checkMatmul4bitWeights(c, report);
+  const ByteVector packed = toEigen(c.tensor("packed").bytesU8());
+  const MatrixXdRow w = dequantize4bit(packed, state).cast<double>(), a64 = asDouble(c.tensor("A"));
+  const Eigen::RowVectorXd bias = biasOf(c, w.rows());
+  const MatrixXdRow exact = (a64 * w.transpose()).rowwise() + bias;
+  const ArrayXXd magnitudes = (a64.cwiseAbs() * w.cwiseAbs().transpose()).array().rowwise() + bias.array().abs();
+  const Expected expected{exact, floatSlack(a64.cols() + 2, magnitudes)};
+  withMatrix(c.tensor("A"), [&](const auto& a) {
+    using Scalar = typename std::decay_t<decltype(a)>::Scalar;
+    Eigen::Matrix<Scalar, Eigen::Dynamic, 1> b;
+    if (c.parameter<bool>("bias")) b = bias.transpose().template cast<Scalar>();
+    const RowMajorMatrix<Scalar> y = matmul4bit(a, packed, state, b);
+    compareProduct("output", y, expected, c.tensor("output"), exact, report);
+    compareProduct("output_inference", y, expected, c.tensor("output_inference"), exact, report);
+  });
+  withMatrix(c.tensor("grad_output"), [&](const auto& g) {
+    compareInputGradient(c, matMul4bitGradA(g, packed, state), w, report);
+    compareBiasGradient(c, g, report);
+  });
+}
+
+}  // namespace golden
+}  // namespace EigenQ
