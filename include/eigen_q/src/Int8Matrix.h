@@ -69,8 +69,9 @@ class Int8Matrix : public QuantizedBase<Int8Matrix> {
 
   /** The same matrix, in whose products X·Wᵀ and W·X the tokens are quantised to int8 too (LLM.int8()).
    * \param threshold  magnitude from which on a feature of X is an outlier and is multiplied in full precision; 0: none
-   * is. Of a temporary the result is valid within the statement, as with other views. */
-  ThresholdedInt8 withThreshold(float threshold) const;
+   * is. The result refers to this matrix. */
+  ThresholdedInt8 withThreshold(float threshold) const&;
+  void withThreshold(float threshold) const&& = delete;  // of a temporary it would dangle
 
   /** One line of facts, then the dequantised values, or the corner of a large matrix. */
   friend std::ostream& operator<<(std::ostream& os, const Int8Matrix& w) {
@@ -120,7 +121,7 @@ class ThresholdedInt8 : public QuantizedBase<ThresholdedInt8> {
   float m_threshold;
 };
 
-inline ThresholdedInt8 Int8Matrix::withThreshold(float threshold) const { return {*this, threshold}; }
+inline ThresholdedInt8 Int8Matrix::withThreshold(float threshold) const& { return {*this, threshold}; }
 
 }  // namespace EigenQ
 

@@ -2,6 +2,9 @@
 #ifndef EIGENQ_MATMULLTSTATE_H
 #define EIGENQ_MATMULLTSTATE_H
 
+#include <cstdint>
+#include <limits>
+
 #include "OutlierPooler.h"
 #include "Quantize.h"
 #include "TileLayout.h"
@@ -34,6 +37,9 @@ struct MatmulLtState {
   GlobalOutlierPooler* outlierPool = nullptr;  // null: GlobalOutlierPooler::instance()
   /** formatB: the order in which a float weight's codes are kept: kRow in codes, any other in tiledCodes. */
   TileOrder layout = TileOrder::kRow;
+
+  /** Which value of its Parameter the codes are of; the tape keeps count. */
+  std::uint64_t weightVersion = std::numeric_limits<std::uint64_t>::max();
 
   bool hasCodes() const { return rowStats.size() > 0 || codes.size() > 0 || tiledCodes.buffer.size() > 0; }
 

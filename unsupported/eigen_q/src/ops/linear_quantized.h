@@ -2,7 +2,7 @@
 #ifndef EIGENQ_OPS_LINEAR_QUANTIZED_H
 #define EIGENQ_OPS_LINEAR_QUANTIZED_H
 
-#include <memory>
+#include <functional>
 #include <type_traits>
 
 #include <eigen_q/Core>
@@ -16,27 +16,28 @@ namespace internal {
 template <typename T>
 using IsQuantized = std::is_base_of<QuantizedBase<T>, T>;
 
-/** A frozen quantised weight: products, and no gradient of its own. It is kept by address. */
+/** A frozen quantised weight: products, and no gradient of its own. It is kept by address; W.withThreshold(t), whose
+ * forward product quantises X (LLM.int8()), as the reference to W that it is. */
 template <typename Weight, typename Scalar>
 class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_const_t<Weight>>::value>> {
  public:
-  static constexpr bool kKeepsAddress = true;
+  static constexpr bool kKeepsAddress = !std::is_same_v<std::remove_const_t<Weight>, ThresholdedInt8>;
 
-  WeightOperand(Tape<Scalar>&, Weight& weight) : m_weight(std::addressof(weight)) {}
+  WeightOperand(Tape<Scalar>&, Weight& weight) : m_weight(weight) {}
 
-  Eigen::Index rows() const { return m_weight->rows(); }
-  Eigen::Index cols() const { return m_weight->cols(); }
+  Eigen::Index rows() const { return weight().rows(); }
+  Eigen::Index cols() const { return weight().cols(); }
   Var<Scalar> var() const { return {}; }
 
   template <typename X, typename Y>
   void apply(const X& x, const Var<Scalar>& b, Y& y) const {
     if constexpr (std::is_same_v<Scalar, double>) {
-      EigenQ::internal::exactProduct(*m_weight, /*transposed=*/false, x, y, /*accumulate=*/false);
+      EigenQ::internal::exactProduct(weight(), /*transposed=*/false, x, y, /*accumulate=*/false);
       if (b) y.colwise() += b.value().col(0);
     } else if (b) {
-      y.noalias() = (*m_weight * x).colwise() + b.value().col(0);  // the kernel adds the bias
+      y.noalias() = (weight() * x).colwise() + b.value().col(0);  // the kernel adds the bias
     } else {
-      y.noalias() = *m_weight * x;
+      y.noalias() = weight() * x;
     }
   }
 
@@ -45,14 +46,16 @@ class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_con
     if (!x.requiresGrad()) return;
     if constexpr (std::is_same_v<Scalar, double>) {
       auto target = x.gradTarget();
-      EigenQ::internal::exactProduct(*m_weight, /*transposed=*/true, dy, target.grad, target.accumulate);
+      EigenQ::internal::exactProduct(weight(), /*transposed=*/true, dy, target.grad, target.accumulate);
     } else {
-      x.addGrad(m_weight->transpose() * dy);
+      x.addGrad(weight().transpose() * dy);
     }
   }
 
  private:
-  const Weight* m_weight;
+  const Weight& weight() const { return m_weight; }
+
+  std::conditional_t<kKeepsAddress, std::reference_wrapper<const Weight>, const ThresholdedInt8> m_weight;
 };
 
 }  // namespace internal
