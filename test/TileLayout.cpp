@@ -91,14 +91,59 @@ BOOST_AUTO_TEST_CASE(int32SumsAreTiledToo) {
 }
 
 BOOST_AUTO_TEST_CASE(inverseIndicesUndoATile) {
-  for (const TileOrder order : {TileOrder::kColTuring, TileOrder::kColAmpere}) {
-    const auto indices = inverseTransformIndices(order);
-    BOOST_TEST(indices.rows() == (order == TileOrder::kColTuring ? 8 : 32));
-    BOOST_TEST(indices.cols() == 32);
-    const Codes tile = sample(indices.rows(), indices.cols());
+  for (const TileOrder order : {TileOrder::kCol32, TileOrder::kColTuring, TileOrder::kColAmpere}) {
+    const TileIndices& indices = tileIndices(order);
+    BOOST_TEST(&indices == &tileIndices(order));  // made once
+    const auto [rows, cols] = tileShape(order);
+    BOOST_TEST((indices.rows() == rows && indices.cols() == cols));
+    BOOST_TEST(rows == (order == TileOrder::kCol32 ? 1 : order == TileOrder::kColTuring ? 8 : 32));
+    BOOST_TEST(cols == 32);
+    const Codes tile = sample(rows, cols);
     const auto tiled = toTiles(tile, order);
     for (Index p = 0; p < indices.size(); ++p) BOOST_REQUIRE(tiled.buffer[p] == tile.data()[indices.data()[p]]);
+    // The same, found by asking the transform.
+    const TileIndices found = getInverseTransformIndices(
+        [&, r = rows, c = cols](const Codes& a) -> Codes {
+          return Eigen::Map<const Codes>(toTiles(a, order).buffer.data(), r, c);
+        },
+        rows, cols);
+    BOOST_TEST((found == indices));
   }
+}
+
+BOOST_AUTO_TEST_CASE(indicesOfAnyTransform) {
+  const auto reverse = [](const Codes& a) -> Codes { return a.reverse(); };
+  const TileIndices indices = getInverseTransformIndices(reverse, 150, 131);  // indices beyond 14 bits
+  for (Index p = 0; p < indices.size(); ++p) BOOST_REQUIRE(indices.data()[p] == indices.size() - 1 - p);
+  const auto repeat = [](const Codes& a) -> Codes { return Codes::Constant(a.rows(), a.cols(), a(0, 0)); };
+  BOOST_CHECK_THROW(getInverseTransformIndices(repeat, 8, 32), FormatError);
+  const auto crop = [](const Codes& a) -> Codes { return a.topRows(1); };
+  BOOST_CHECK_THROW(getInverseTransformIndices(crop, 8, 32), FormatError);
+}
+
+BOOST_AUTO_TEST_CASE(undoneLayoutsAreCropped) {
+  for (const TileOrder order : {TileOrder::kColTuring, TileOrder::kColAmpere}) {
+    for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {32, 64}, {40, 70}, {65, 33}}) {
+      const Codes a = sample(rows, cols);
+      const auto tiled = toTiles(a, order);
+      const auto [paddedRows, paddedCols] = tileBufferShape(order, rows, cols);
+      const Eigen::Map<const Codes> buffer(tiled.buffer.data(), paddedRows, paddedCols);
+      BOOST_TEST((undoLayout(buffer, tileIndices(order), rows, cols) == a));
+      const Codes padded = undoLayout(buffer, tileIndices(order));
+      BOOST_TEST((padded.rows() == paddedRows && padded.cols() == paddedCols));
+      BOOST_TEST((padded.topLeftCorner(rows, cols) == a));
+      BOOST_TEST((padded.array() != 0).count() == rows * cols);
+      BOOST_CHECK_THROW(undoLayout(buffer, tileIndices(order), paddedRows + 1, cols), FormatError);
+    }
+  }
+  BOOST_CHECK_THROW(undoLayout(sample(9, 32), tileIndices(TileOrder::kColTuring)), FormatError);
+}
+
+BOOST_AUTO_TEST_CASE(formatsOfDevices) {
+  BOOST_TEST(specialFormat(0) == TileOrder::kColTuring);
+  BOOST_TEST(specialFormat(7) == TileOrder::kColTuring);
+  BOOST_TEST(specialFormat(8) == TileOrder::kColAmpere);
+  BOOST_TEST(specialFormat(9) == TileOrder::kColTuring);
 }
 
 BOOST_AUTO_TEST_CASE(rowsOfAnAmpereTile) {
