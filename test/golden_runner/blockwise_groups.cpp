@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 // blockwise_groups.cpp: quantize_blockwise and the stored tables.
+#include <cfloat>
+
 #include <eigen_q/src/BlockScale.h>
 
 #include "Groups.h"
@@ -17,13 +19,15 @@ void checkQuantizeBlockwise(const Case& c, CaseReport& report) {
 
     const std::vector<float> values = widened(input);
     const internal::ByteThresholds thresholds = internal::byteThresholds(ours.codeTable.data());
-    const auto quotientAt = [&](std::size_t i) {
-      const float absmax = ours.absmax[static_cast<Index>(i) / blockSize];
-      return internal::normalized(values[i], internal::blockReciprocal(absmax));
+    const auto reciprocalAt = [&](std::size_t i) {
+      return internal::blockReciprocal(ours.absmax[static_cast<Index>(i) / blockSize]);
     };
+    const auto quotientAt = [&](std::size_t i) { return internal::normalized(values[i], reciprocalAt(i)); };
     const std::vector<std::uint8_t> fileCodes = c.tensor("codes").bytesU8();
-    compareCodes(report, "codes", fileCodes, toVector(ours.codes), kBlockQuotientUlps, quotientAt,
-                 [&](float v) { return internal::encodeByte(v, thresholds.data()); });
+    compareCodes(
+        report, "codes", fileCodes, toVector(ours.codes), kBlockQuotientUlps, quotientAt,
+        [&](float v) { return internal::encodeByte(v, thresholds.data()); },
+        [&](std::size_t i) { return reciprocalAt(i) < FLT_MIN; });
 
     if (!report.sameCount("codes", fileCodes.size(), values.size())) return;
     std::copy(fileCodes.begin(), fileCodes.end(), ours.codes.data());
