@@ -31,6 +31,7 @@ const char* refuseGemmShape(const QuantizedProduct& p) {
 const char* refuseGemvShape(const QuantizedProduct& p) {
   if (!p.transposed) return "W is not used transposed: its rows are no dot products";
   if (p.y.rows > 8) return "more than 8 rows of X: a decoded panel pays off";
+  if (p.x.cols < 32 * p.y.rows) return "rows of W too short: sums across lanes would take longer than the products";
   return refuseGemmShape(p);
 }
 
