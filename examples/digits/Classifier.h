@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-// A multilayer perceptron whose hidden weights are float and trained, or frozen in one of EigenQ's formats under
-// trained low-rank adapters (QLoRA).
+// A multilayer perceptron whose hidden weights are trained, in float or through int8 codes of them, or frozen in one of
+// EigenQ's formats under trained low-rank adapters (QLoRA).
 #ifndef EIGENQ_DIGITS_CLASSIFIER_H
 #define EIGENQ_DIGITS_CLASSIFIER_H
 
+#include <cmath>
 #include <memory>
 #include <optional>
+#include <random>
+#include <stdexcept>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -21,7 +24,9 @@ using Tape = EigenQ::ad::Tape<float>;
 using Var = EigenQ::ad::Var<float>;
 using Parameter = EigenQ::ad::Parameter<float>;
 
-enum class Format { kFloat, kFrozenFloat, kInt8, kLlmInt8, kNF4, kFP4 };
+enum class Format { kFloat, kTrainedInt8, kTrainedLlmInt8, kFrozenFloat, kInt8, kLlmInt8, kNF4, kFP4 };
+
+inline bool isFrozen(Format format) { return format >= Format::kFrozenFloat; }
 
 /** int8 codes that multiply as LLM.int8() does: a view, and what it refers to. */
 struct LlmInt8 {
@@ -32,12 +37,24 @@ struct LlmInt8 {
       : codes(std::make_unique<EigenQ::Int8Matrix>(w)), weight(codes->withThreshold(threshold)) {}
 };
 
-using Weight = std::variant<Parameter, EigenQ::Int8Matrix, LlmInt8, EigenQ::NF4Matrix, EigenQ::FP4Matrix>;
+/** A float weight that multiplies, forwards and backwards, through int8 codes. */
+struct TrainedInt8 {
+  Parameter weight;
+  std::unique_ptr<EigenQ::MatmulLtState> state = std::make_unique<EigenQ::MatmulLtState>();
+
+  TrainedInt8(const Eigen::MatrixXf& w, float threshold) : weight(w) { state->threshold = threshold; }
+};
+
+using Weight = std::variant<Parameter, TrainedInt8, EigenQ::Int8Matrix, LlmInt8, EigenQ::NF4Matrix, EigenQ::FP4Matrix>;
 
 inline Weight store(const Eigen::MatrixXf& w, Format format, float threshold) {
   switch (format) {
     case Format::kFloat:
       return Parameter(w);
+    case Format::kTrainedInt8:
+      return TrainedInt8(w, 0);
+    case Format::kTrainedLlmInt8:
+      return TrainedInt8(w, threshold);
     case Format::kFrozenFloat:
       return Parameter(w, "", /*requiresGrad=*/false);
     case Format::kInt8:
@@ -64,8 +81,10 @@ class Layer {
   Layer(Index out, Index in, Format format, Index rank, float threshold, std::mt19937_64& random)
       : m_weight(store(gaussian(out, in, std::sqrt(2 / float(in)), random), format, threshold)),
         m_bias(Eigen::MatrixXf::Zero(out, 1)) {
-    if (format == Format::kFloat) return;
-    m_down.emplace(gaussian(rank, in, std::sqrt(1 / float(in)), random));
+    const Eigen::MatrixXf down =
+        gaussian(rank, in, std::sqrt(1 / float(in)), random);  // so that all formats draw alike
+    if (!isFrozen(format)) return;
+    m_down.emplace(down);
     m_up.emplace(Eigen::MatrixXf::Zero(out, rank));
   }
 
@@ -75,6 +94,7 @@ class Layer {
 
   void addTo(std::vector<Parameter*>& parameters) {
     if (auto* w = std::get_if<Parameter>(&m_weight); w && w->requiresGrad()) parameters.push_back(w);
+    if (auto* w = std::get_if<TrainedInt8>(&m_weight)) parameters.push_back(&w->weight);
     if (m_down) parameters.insert(parameters.end(), {&*m_down, &*m_up});
     parameters.push_back(&m_bias);
   }
@@ -85,6 +105,7 @@ class Layer {
     if (!m_down) return EigenQ::ad::linear(w, x, m_bias);
     return EigenQ::ad::loraLinear(w, *m_down, *m_up, x, {/*scale=*/2, /*dropout=*/0}, m_bias);
   }
+  Var apply(TrainedInt8& w, const Var& x) { return EigenQ::ad::linear8bit(w.weight, x, *w.state, m_bias); }
   Var apply(LlmInt8& w, const Var& x) { return apply(w.weight, x); }
 
   Weight m_weight;
@@ -93,8 +114,8 @@ class Layer {
 };
 
 struct ModelOptions {
-  Index hidden = 128;
-  Index rank = 16;
+  Index hidden = 192;
+  Index rank = 32;
   float threshold = 6;  // of LLM.int8()
 };
 

@@ -5,6 +5,7 @@
 #define EIGENQ_DIGITS_DIGITS_H
 
 #include <charconv>
+#include <cmath>
 #include <istream>
 #include <stdexcept>
 #include <string>

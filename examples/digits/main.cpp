@@ -22,10 +22,10 @@ using Optimizer = EigenQ::ad::Optimizer<float>;
 struct Options {
   std::string data = "-";
   ModelOptions model;
-  Index epochs = 25;
+  Index epochs = 40;
   Index batch = 64;
   Index folds = 5;
-  double learningRate = 3e-3;
+  double learningRate = 5e-3;
   std::uint64_t seed = 1;
 };
 
@@ -46,6 +46,8 @@ std::unique_ptr<Optimizer> adamW8bit(std::vector<Parameter*> parameters, double 
 constexpr Path kPaths[] = {
     {"float, all weights trained", Format::kFloat, adamW},
     {"float, 8-bit AdamW", Format::kFloat, adamW8bit},
+    {"int8, all weights trained", Format::kTrainedInt8, adamW},
+    {"LLM.int8(), all weights trained", Format::kTrainedLlmInt8, adamW},
     {"frozen float + adapters", Format::kFrozenFloat, adamW},
     {"frozen int8 + adapters", Format::kInt8, adamW},
     {"frozen LLM.int8() + adapters", Format::kLlmInt8, adamW},
@@ -97,7 +99,7 @@ double crossValidate(const Path& path, const Digits& digits, const Options& o) {
       (i % o.folds == fold ? out : in).push_back(order[static_cast<std::size_t>(i)]);
     Digits trained = digits(in), unseen = digits(out);
     standardize(trained, unseen);
-    std::mt19937_64 random(o.seed + static_cast<std::uint64_t>(fold));  // the same start for every path
+    std::mt19937_64 random(o.seed + static_cast<std::uint64_t>(fold));  // every path starts alike
     Classifier model(o.model, path.format, random);
     const auto optimizer = path.optimizer(model.trainable(), o.learningRate);
     train(model, *optimizer, trained, o, random);
