@@ -70,6 +70,6 @@ BOOST_AUTO_TEST_CASE(whatHasNoMemoryIsEvaluatedAndWhatHasIsNot) {
   static_assert(std::is_same<internal::DirectOrPlain<MatrixXf>, const MatrixXf&>::value, "no copy");
   static_assert(std::is_same<internal::DirectOrPlain<Sum>, const MatrixXf>::value, "evaluated once");
   const MatrixXf m = MatrixXf::Random(3, 3);
-  const internal::DirectOrPlain<MatrixXf> direct(m);
+  internal::DirectOrPlain<MatrixXf> direct(m);
   BOOST_TEST(direct.data() == m.data());
 }

@@ -26,7 +26,9 @@ struct Digits {
   Eigen::VectorXi labels;  // n
 
   Index size() const { return labels.size(); }
-  Digits operator()(const std::vector<Index>& which) const { return {pixels(Eigen::all, which), labels(which)}; }
+  Digits operator()(const std::vector<Index>& which) const {
+    return {pixels(Eigen::placeholders::all, which), labels(which)};
+  }
 };
 
 /** The integers of one line, comma-separated. Throws std::runtime_error, naming \a where, unless there are 64 pixels in

@@ -19,8 +19,7 @@ namespace internal {
 
 template <typename Derived>
 using RowMajorCodesOf =
-    std::conditional_t<hasDirectAccess<Derived>() &&
-                           Derived::IsRowMajor&& int(Eigen::internal::inner_stride_at_compile_time<Derived>::ret) == 1,
+    std::conditional_t<hasDirectAccess<Derived>() && Derived::IsRowMajor&& int(Derived::InnerStrideAtCompileTime) == 1,
                        const Derived&, const Int8Codes>;
 
 /** A·Bᵀ for A m×k and B n×k, both with contiguous rows. */

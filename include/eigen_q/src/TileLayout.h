@@ -26,7 +26,7 @@ enum class TileOrder : std::uint8_t {
 
 namespace internal {
 
-constexpr Index roundUp(Index n, Index multiple) { return (n + multiple - 1) / multiple * multiple; }
+EIGENQ_HOST_DEVICE constexpr Index roundUp(Index n, Index multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /** Rows of a tile, to whose multiple the buffer's rows are padded. */
 EIGENQ_HOST_DEVICE constexpr Index tileRows(TileOrder order) {
