@@ -30,7 +30,7 @@ MatrixXf table(Index dim) {
 template <typename Scalar>
 bool sameBits(const RowMajorMatrix<Scalar>& a, const RowMajorMatrix<Scalar>& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() &&
-         std::memcmp(a.data(), b.data(), sizeof(Scalar) * static_cast<std::size_t>(a.size())) == 0;
+         (a.size() == 0 || std::memcmp(a.data(), b.data(), sizeof(Scalar) * static_cast<std::size_t>(a.size())) == 0);
 }
 
 template <typename Scalar, typename W>

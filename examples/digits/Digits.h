@@ -27,7 +27,12 @@ struct Digits {
 
   Index size() const { return labels.size(); }
   Digits operator()(const std::vector<Index>& which) const {
-    return {pixels(Eigen::placeholders::all, which), labels(which)};
+    Digits some{Eigen::MatrixXf(pixels.rows(), which.size()), Eigen::VectorXi(which.size())};
+    for (Index j = 0; j < some.size(); ++j) {
+      some.pixels.col(j) = pixels.col(which[static_cast<std::size_t>(j)]);
+      some.labels(j) = labels(which[static_cast<std::size_t>(j)]);
+    }
+    return some;
   }
 };
 
