@@ -145,12 +145,33 @@ MatMul8bitOptions optionsOf(const Case& c) {
   return options;
 }
 
-/** X·Y of decoded factors, or of the factors themselves. */
-template <typename X, typename Y>
-MatrixXdRow decodedProduct(const X& x, const Y& y, VectorwiseType type, int bits) {
-  if (bits != 8) return x.template cast<double>() * y.template cast<double>();
-  return vectorwiseDequant<double>(vectorwiseQuant(x, type)) *
-         vectorwiseDequant<double>(vectorwiseQuant(y, type, VectorAxis::kCols));
+/** What a product sees of a factor: its decoded codes, or itself. */
+MatrixXdRow seen(const RowMajorMatrix<float>& x, VectorwiseType type, VectorAxis axis, int bits) {
+  if (bits != 8) return x.cast<double>();
+  return vectorwiseDequant<double>(vectorwiseQuant(x, type, axis));
+}
+
+/** The same by columns of each matrix of a stack; a statistic of the whole matrix is one of the whole stack. */
+MatrixXdRow seenByColumnsOfEach(const RowMajorMatrix<float>& x, VectorwiseType type, Index batch, int bits) {
+  if (isWholeMatrix(type)) return seen(x, type, VectorAxis::kCols, bits);
+  MatrixXdRow all(x.rows(), x.cols());
+  const Index rows = x.rows() / batch;
+  for (Index i = 0; i < batch; ++i)
+    all.middleRows(i * rows, rows) = seen(x.middleRows(i * rows, rows), type, VectorAxis::kCols, bits);
+  return all;
+}
+
+/** multiply(Xᵢ, Yᵢ) of each pair in two stacks of matrices, stacked. */
+template <typename Multiply>
+MatrixXdRow ofEach(const MatrixXdRow& x, const MatrixXdRow& y, Index batch, const Multiply& multiply) {
+  const Index xRows = x.rows() / batch, yRows = y.rows() / batch;
+  std::vector<MatrixXdRow> parts;
+  for (Index i = 0; i < batch; ++i)
+    parts.push_back(multiply(x.middleRows(i * xRows, xRows), y.middleRows(i * yRows, yRows)));
+  MatrixXdRow all(batch * parts[0].rows(), parts[0].cols());
+  for (Index i = 0; i < batch; ++i)
+    all.middleRows(i * parts[0].rows(), parts[0].rows()) = parts[static_cast<std::size_t>(i)];
+  return all;
 }
 
 Expected withoutSlack(const MatrixXdRow& exact) {
@@ -166,11 +187,16 @@ void checkMatmul8bitVectorwise(const Case& c, CaseReport& report) {
     return RowMajorMatrix<float>(MatrixMap<float>(values.data(), c.tensor(leaf).rows(), c.tensor(leaf).cols()));
   };
   const RowMajorMatrix<float> a = matrix("A"), b = matrix("B"), g = matrix("grad_output");
-  if (options.batch != 1) return report.fail("batched B: the products of each matrix are not compared");
+  const VectorwiseType type = options.type;
+  const Index batch = options.batch;
   const auto& [forward, gradB, gradA] = options.precision;
-  const MatrixXdRow y = decodedProduct(a, b, options.type, forward);
-  const MatrixXdRow da = decodedProduct(g, b.transpose(), options.type, gradA);
-  const MatrixXdRow db = decodedProduct(a.transpose(), g, options.type, gradB);
+  constexpr VectorAxis kRows = VectorAxis::kRows, kCols = VectorAxis::kCols;
+  const MatrixXdRow y = ofEach(seen(a, type, kRows, forward), seenByColumnsOfEach(b, type, batch, forward), batch,
+                               [](const auto& ai, const auto& bi) -> MatrixXdRow { return ai * bi; });
+  const MatrixXdRow da = ofEach(seen(g, type, kRows, gradA), seen(b, type, kRows, gradA), batch,
+                                [](const auto& gi, const auto& bi) -> MatrixXdRow { return gi * bi.transpose(); });
+  const MatrixXdRow db = ofEach(seen(a, type, kCols, gradB), seen(g, type, kCols, gradB), batch,
+                                [](const auto& ai, const auto& gi) -> MatrixXdRow { return ai.transpose() * gi; });
   const auto gradients = matMul8bitBackward(a, b, g, options);
   compareProduct("output", matMul8bit(a, b, options), withoutSlack(y), c.tensor("output"), y, report);
   compareProduct("grad_A", gradients.a, withoutSlack(da), c.tensor("grad_A"), da, report);
