@@ -154,8 +154,7 @@ class QuantizedBase : public Eigen::EigenBase<Derived> {
     eigen_assert(i >= 0 && i < rows() && j >= 0 && j < cols());
     return coeff(i, j);
   }
-  /** Rows or columns by indices, as for dense matrices: the rows of an embedding table, table(tokens,
-   * Eigen::placeholders::all). */
+  /** Rows or columns by indices, as for dense matrices: W(tokens, Eigen::seqN(0, W.cols())). */
   template <
       typename Rows, typename Cols,
       std::enable_if_t<!(std::is_convertible<Rows, Index>::value && std::is_convertible<Cols, Index>::value), int> = 0>
