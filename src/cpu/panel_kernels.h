@@ -36,6 +36,9 @@ struct PanelKernels {
   static constexpr Index kSuperRows = 768;   // rows of X that share one decoding
   static constexpr int kFewRows = 8;         // gemv: accumulators for 8 rows fit every register file
   static constexpr Index kGemvOutputs = 16;  // outputs of a gemv task
+  // Sums in double while decoding, not multiplying, takes most of the time: few rows share it, and there is little of
+  // it.
+  static constexpr Index kDoubleRows = 36, kDoubleWork = Index(1) << 20;
 
   // ---- gemm -----------------------------------------------------------------------------------------------------
 
@@ -78,7 +81,8 @@ struct PanelKernels {
    * or in place. */
   struct Tiles {
     Index firstRow, rows, tileRows, depth;
-    const float* packed;  // null: in place
+    typename TileKernel<Isa>::Variant variant;
+    const float* packed;  // if kPacked
     const ConstDenseView& x;
 
     Index count() const { return ceilDiv(rows, tileRows); }
@@ -96,8 +100,8 @@ struct PanelKernels {
     const Index k = p.x.cols;
     float* panel = scratch(Scratch::kPanel, kDepth * kPanel);
     float* acc = scratch(Scratch::kTile, kSuperRows * kPanel);
-    const auto whole = TileKernel<Isa>::function(x.tileRows, x.packed);
-    const auto last = TileKernel<Isa>::function(x.rowsOf(endTile - 1), x.packed);
+    const auto whole = TileKernel<Isa>::function(x.tileRows, x.variant);
+    const auto last = TileKernel<Isa>::function(x.rowsOf(endTile - 1), x.variant);
     for (Index depth = 0; depth == 0 || depth < k; depth += kDepth) {  // k = 0 still clears acc
       const Index count = least(kDepth, k - depth);
       (p.transposed ? fillTransposed : fillDirect)(p.w, output, depth, count, panel);
@@ -113,15 +117,19 @@ struct PanelKernels {
   static void gemm(const QuantizedProduct& p) {
     const Index m = p.y.rows, n = p.y.cols, k = p.x.cols, work = m * n * k;
     const Index panels = ceilDiv(n, kPanel), threads = work < kWorthThreads ? 1 : Index(maxThreads());
+    using Variant = typename TileKernel<Isa>::Variant;
+    const bool isFloat = p.x.scalar == ScalarType::kFloat;
     // Packing pays when several panels read the rows.
-    const bool pack = p.x.scalar != ScalarType::kFloat || panels > 4;
+    const Variant variant = isFloat && m <= kDoubleRows && work <= kDoubleWork ? Variant::kInPlaceDouble
+                            : isFloat && panels <= 4                           ? Variant::kInPlace
+                                                                               : Variant::kPacked;
     // Equal tiles: 13 rows are 7 + 6, not 12 + 1.
     const Index tileRows = ceilDiv(m, ceilDiv(m, Isa::kTileRows));
     const Index superRows = kSuperRows / tileRows * tileRows;
     for (Index firstRow = 0; firstRow < m; firstRow += superRows) {
-      Tiles x{firstRow, least(superRows, m - firstRow), tileRows, k, nullptr, p.x};
+      Tiles x{firstRow, least(superRows, m - firstRow), tileRows, k, variant, nullptr, p.x};
       const Index tiles = x.count();
-      if (pack) {
+      if (variant == Variant::kPacked) {
         float* packed = scratch(Scratch::kActivations, x.rows * k);
         forEachTask(tiles, work,
                     [&](Index t) { packTile(p.x, firstRow + t * tileRows, x.rowsOf(t), packed + t * tileRows * k); });

@@ -34,6 +34,16 @@ struct Avx512 {
   static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec multiplyAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
   static float sum(Vec v) { return _mm512_reduce_add_ps(v); }
+  static void addWidened(Vec v, bool first, double* to) {
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v)),
+                  high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+    _mm512_storeu_pd(to, first ? low : _mm512_add_pd(_mm512_loadu_pd(to), low));
+    _mm512_storeu_pd(to + 8, first ? high : _mm512_add_pd(_mm512_loadu_pd(to + 8), high));
+  }
+  static Vec loadNarrowed(const double* from) {
+    const __m256 low = _mm512_cvtpd_ps(_mm512_loadu_pd(from)), high = _mm512_cvtpd_ps(_mm512_loadu_pd(from + 8));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  }
 
   static Vec fromInt8(const std::int8_t* codes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
@@ -95,6 +105,16 @@ struct Avx2 {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+
+  static void addWidened(Vec v, bool first, double* to) {
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(v)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+    _mm256_storeu_pd(to, first ? low : _mm256_add_pd(_mm256_loadu_pd(to), low));
+    _mm256_storeu_pd(to + 4, first ? high : _mm256_add_pd(_mm256_loadu_pd(to + 4), high));
+  }
+  static Vec loadNarrowed(const double* from) {
+    const __m128 low = _mm256_cvtpd_ps(_mm256_loadu_pd(from)), high = _mm256_cvtpd_ps(_mm256_loadu_pd(from + 4));
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
   }
 
   static Vec fromInt8(const std::int8_t* codes) {
@@ -166,6 +186,12 @@ struct Portable {
     return generate([&](int i) { return a.lane[i] + b.lane[i]; });
   }
   static Vec multiplyAdd(Vec a, Vec b, Vec c) { return add(mul(a, b), c); }
+  static void addWidened(Vec v, bool first, double* to) {
+    for (int i = 0; i < kLanes; ++i) to[i] = (first ? 0 : to[i]) + static_cast<double>(v.lane[i]);
+  }
+  static Vec loadNarrowed(const double* from) {
+    return generate([=](int i) { return static_cast<float>(from[i]); });
+  }
   static float sum(Vec v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 
   static Vec fromInt8(const std::int8_t* codes) {
