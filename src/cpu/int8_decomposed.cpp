@@ -102,6 +102,7 @@ bool holdsNaN(const ConstDenseView& x, Index row) {
 }  // namespace
 
 void markRowsWithNaN(const ConstDenseView& x, float* stats) {
+  if (x.cols == 0) return;  // and maybe no memory at all
   for (Index i = 0; i < x.rows; ++i) {
     if (holdsNaN(x, i)) stats[i] = std::numeric_limits<float>::quiet_NaN();
   }
