@@ -13,12 +13,12 @@
 
 using namespace EigenQ;
 using namespace EigenQ::test;
+using Eigen::Index;
 using internal::ConstDenseView;
 using internal::DenseView;
 using internal::Epilogue;
 using internal::QuantizedProduct;
 using internal::WeightView;
-using Eigen::Index;
 
 namespace {
 
@@ -27,8 +27,10 @@ struct Shape {
 };
 
 // Around the tiles of every instruction set (4, 6, 12 rows; panels of 8, 16, 32 outputs; depth 256), and primes.
-const Shape kShapes[] = {{1, 1, 1},   {1, 33, 64},  {8, 31, 257}, {9, 32, 256},  {13, 7, 15},
-                         {12, 40, 8}, {25, 65, 31}, {3, 129, 97}, {7, 16, 1000}, {31, 5, 300}};
+const Shape kShapes[] = {{1, 1, 1},    {1, 33, 64},   {8, 31, 257},  {9, 32, 256},  {13, 7, 15},
+                         {12, 40, 8},  {25, 65, 31},  {3, 129, 97},  {7, 16, 1000}, {31, 5, 300},
+                         {37, 33, 70}, {50, 133, 67}, {40, 133, 300}};  // too many rows for double chains: in place,
+                                                                        // packed
 
 enum class Layout { kColMajor, kRowMajor, kStrided };
 
@@ -86,7 +88,8 @@ void compareWithReference(QuantizedProduct p, Framed y) {
     for (Index i = 0; i < p.y.rows; ++i) {
       for (Index j = 0; j < p.y.cols; ++j) {
         // γ of the sum and of the epilogue's few operations; activations have slopes of at most 1.13.
-        const double bound = 1.2 * gammaFloat(p.x.cols + 6) * (std::abs(double(p.epilogue.alpha)) * magnitude(p, i, j) + 4) ;
+        const double bound =
+            1.2 * gammaFloat(p.x.cols + 6) * (std::abs(double(p.epilogue.alpha)) * magnitude(p, i, j) + 4);
         const double difference = std::abs(double(found.at(i, j)) - double(expected.at(i, j)));
         if (difference <= bound) continue;
         BOOST_ERROR(row.name << " (" << i << ", " << j << ") of " << p.y.rows << "x" << p.y.cols << ", k = " << p.x.cols

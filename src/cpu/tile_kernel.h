@@ -4,7 +4,7 @@
 // A sum runs over k in three levels: chains of kChain products in registers, kChains of them in a block, and the
 // blocks. One chain of k additions would lose about sqrt(k/2) half-ulps; this loses about sqrt(kChain/2 + kChains/2 +
 // k/128), and costs an addition in memory for kChain fused ones. Where that cost does not matter, chains are added in
-// double: then only the chains themselves round, and the result is below the error of cuBLAS's float32 at any depth.
+// double: then only the chains themselves round.
 #ifndef EIGENQ_CPU_TILE_KERNEL_H
 #define EIGENQ_CPU_TILE_KERNEL_H
 
