@@ -46,11 +46,12 @@ struct AbsmaxView {
   const float* absmax2 = nullptr;       // one value for 2^nestedBlockShift codes
   int nestedBlockShift = 0;
   float offset = 0;
+  const float* offsetAt = nullptr;  // where a device computed it; null: offset itself
 
   /** Two roundings, as bitsandbytes decodes it outside its kernels: r32(r32(table·absmax2) + offset). */
-  EIGENQ_STRONG_INLINE float operator()(Index block) const {
+  EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float operator()(Index block) const {
     if (plain) return plain[block];
-    return roundedProduct(codeTable[codes[block]], absmax2[block >> nestedBlockShift]) + offset;
+    return roundedProduct(codeTable[codes[block]], absmax2[block >> nestedBlockShift]) + (offsetAt ? *offsetAt : offset);
   }
 };
 
@@ -101,7 +102,7 @@ struct WeightView {
   }
 
   /** The value that element (i, j) stands for. int8: decodeInt8; 4-bit: r32(table·absmax). */
-  EIGENQ_STRONG_INLINE float coeff(Index i, Index j) const {
+  EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float coeff(Index i, Index j) const {
     const Index flat = offset + i * stride + j;
     if (format == WeightFormat::kInt8) {
       return decodeInt8(static_cast<const std::int8_t*>(codes)[flat], rowAbsmax[i]);

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MPL-2.0
+#include <algorithm>
+#include <mutex>
+#include <string>
+
+#include "context_state.h"
+#include "plan_cache.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+/** "src/cuda/x.cu:12" of a longer path: where the sources lie is nobody's business. */
+std::string placeOf(const char* file, int line) {
+  std::string path = file;
+  const std::size_t ours = path.rfind("src/cuda/");
+  if (ours != std::string::npos) path.erase(0, ours);
+  return path + ":" + std::to_string(line);
+}
+
+bool meansNoDevice(cudaError_t status) {
+  switch (status) {
+    case cudaErrorNoDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorInvalidDevice:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInitializationError:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorStubLibrary:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** The pools of the devices, one each for all contexts. The driver's default pool would be shared with other libraries,
+ * whose settings are not ours to change. */
+class Pools {
+ public:
+  static Pools& instance() {
+    static Pools* const pools = new Pools;  // never destroyed: static matrices may be freed after it
+    return *pools;
+  }
+  cudaMemPool_t of(int device) {
+    const std::lock_guard<std::mutex> lock(m_mutex);
+    if (m_pools.size() <= static_cast<std::size_t>(device)) m_pools.resize(static_cast<std::size_t>(device) + 1);
+    cudaMemPool_t& pool = m_pools[static_cast<std::size_t>(device)];
+    if (!pool) pool = make(device);
+    return pool;
+  }
+
+ private:
+  static cudaMemPool_t make(int device) {
+    cudaMemPoolProps properties = {};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device;
+    cudaMemPool_t pool = nullptr;
+    EIGENQ_CUDA_CHECK(cudaMemPoolCreate(&pool, &properties));
+    std::uint64_t keepAll = ~std::uint64_t{0};  // steady state asks the driver for nothing
+    EIGENQ_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keepAll));
+    return pool;
+  }
+
+  std::mutex m_mutex;
+  std::vector<cudaMemPool_t> m_pools;
+};
+
+thread_local Context* t_current = nullptr;
+
+}  // namespace
+
+void throwCudaError(cudaError_t status, const char* expression, const char* file, int line) {
+  (void)cudaGetLastError();  // so that the next launch does not report this one again
+  const std::string what =
+      std::string(expression) + ": " + cudaGetErrorName(status) + ": " + cudaGetErrorString(status);
+  const std::string place = placeOf(file, line);
+  if (status == cudaErrorMemoryAllocation) throw CudaOutOfMemory(what, status, place);
+  if (meansNoDevice(status)) throw NoCudaDevice(what, status, place);
+  throw CudaError(what, status, place);
+}
+
+void throwCublasError(cublasStatus_t status, const char* expression, const char* file, int line) {
+  const std::string what = std::string(expression) + ": " + cublasLtGetStatusName(status) + ": " +
+                           cublasLtGetStatusString(status);
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) throw CudaOutOfMemory(what, status, placeOf(file, line));
+  throw CudaError(what, status, placeOf(file, line));
+}
+
+StreamHandle::StreamHandle(int device) : m_device(device) {
+  const DeviceGuard guard(device);
+  EIGENQ_CUDA_CHECK(cudaStreamCreateWithFlags(&m_stream, cudaStreamNonBlocking));
+}
+
+StreamHandle::~StreamHandle() {
+  if (m_owned) (void)cudaStreamDestroy(m_stream);  // queued work still runs; a destructor cannot report
+}
+
+bool StreamHandle::isCapturing() const {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  EIGENQ_CUDA_CHECK(cudaStreamIsCapturing(m_stream, &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+
+void StreamHandle::waitFor(const StreamHandle& other) const {
+  if (m_stream == other.m_stream && m_device == other.m_device) return;
+  cudaEvent_t event = nullptr;
+  {
+    const DeviceGuard guard(other.m_device);
+    EIGENQ_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    EIGENQ_CUDA_CHECK(cudaEventRecord(event, other.m_stream));
+  }
+  const DeviceGuard guard(m_device);
+  const cudaError_t waited = cudaStreamWaitEvent(m_stream, event, 0);
+  (void)cudaEventDestroy(event);  // takes effect once the wait is over
+  EIGENQ_CUDA_CHECK(waited);
+}
+
+void* allocate(const StreamHandle& stream, std::size_t bytes) {
+  const DeviceGuard guard(stream.device());
+  void* memory = nullptr;
+  EIGENQ_CUDA_CHECK(
+      cudaMallocFromPoolAsync(&memory, std::max<std::size_t>(bytes, 1), Pools::instance().of(stream.device()),
+                              stream.get()));
+  return memory;
+}
+
+void release(const StreamHandle& stream, void* memory) noexcept {
+  if (memory) (void)cudaFreeAsync(memory, stream.get());  // from destructors, which cannot report
+}
+
+ContextState::ContextState(std::shared_ptr<StreamHandle> handle) : stream(std::move(handle)) {
+  cudaDeviceProp p;
+  EIGENQ_CUDA_CHECK(cudaGetDeviceProperties(&p, stream->device()));
+  properties.major = p.major;
+  properties.minor = p.minor;
+  properties.name = p.name;
+  multiprocessors = p.multiProcessorCount;
+  sharedMemoryPerBlock = p.sharedMemPerBlockOptin;
+}
+
+ContextState::~ContextState() {
+  for (char* block : scratch.retired) release(*stream, block);
+  release(*stream, scratch.data);
+  m_plans.reset();
+  if (m_cublasLt) (void)cublasLtDestroy(m_cublasLt);
+}
+
+cublasLtHandle_t ContextState::cublasLt() {
+  if (!m_cublasLt) {
+    const DeviceGuard guard(stream->device());
+    EIGENQ_CUDA_CHECK(cublasLtCreate(&m_cublasLt));
+  }
+  return m_cublasLt;
+}
+
+PlanCache& ContextState::plans() {
+  if (!m_plans) m_plans = std::make_unique<PlanCache>();
+  return *m_plans;
+}
+
+Scratch::Scratch(Context& context) : m_state(context.state()), m_mark(m_state.scratch.used) {
+  ContextState::ScratchBlock& block = m_state.scratch;
+  const bool capturing = m_state.stream->isCapturing();
+  // Between operations the block may grow: what the stream still holds of the old one runs before it is freed.
+  if (block.depth == 0 && block.wanted > block.bytes && !capturing) {
+    char* const grown = static_cast<char*>(allocate(*m_state.stream, block.wanted));
+    if (block.seenByGraph) {
+      block.retired.push_back(block.data);
+    } else {
+      release(*m_state.stream, block.data);
+    }
+    block.data = grown;
+    block.bytes = block.wanted;
+    block.seenByGraph = false;
+  }
+  block.seenByGraph = block.seenByGraph || capturing;
+  ++block.depth;
+}
+
+Scratch::~Scratch() {
+  for (void* memory : m_extra) release(*m_state.stream, memory);
+  m_state.scratch.used = m_mark;
+  --m_state.scratch.depth;
+}
+
+void* Scratch::bytes(std::size_t count) {
+  ContextState::ScratchBlock& block = m_state.scratch;
+  const std::size_t size = (count + kAlignment - 1) / kAlignment * kAlignment;
+  const std::size_t begin = block.used;
+  block.used += size;
+  block.wanted = std::max(block.wanted, block.used);
+  if (block.used <= block.bytes) return block.data + begin;
+  m_extra.reserve(m_extra.size() + 1);
+  m_extra.push_back(allocate(*m_state.stream, size));
+  return m_extra.back();
+}
+
+}  // namespace internal
+
+int deviceCount() noexcept {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : (cudaGetLastError(), 0);
+}
+
+const char* whyNoDevice() noexcept {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    (void)cudaGetLastError();
+    return cudaGetErrorString(status);
+  }
+  return count > 0 ? nullptr : "no CUDA device";
+}
+
+namespace {
+
+std::shared_ptr<internal::StreamHandle> borrow(cudaStream_t stream) {
+  int device = 0;
+  EIGENQ_CUDA_CHECK(cudaGetDevice(&device));
+  return std::make_shared<internal::StreamHandle>(device, stream);
+}
+
+}  // namespace
+
+Context::Context(int device)
+    : m_state(std::make_unique<internal::ContextState>(std::make_shared<internal::StreamHandle>(device))) {}
+Context::Context(cudaStream_t stream) : m_state(std::make_unique<internal::ContextState>(borrow(stream))) {}
+Context::~Context() = default;
+
+Context& Context::current() {
+  if (internal::t_current) return *internal::t_current;
+  static thread_local Context own(0);
+  return own;
+}
+
+Context* Context::setCurrent(Context* context) noexcept {
+  Context* const previous = internal::t_current;
+  internal::t_current = context;
+  return previous;
+}
+
+int Context::device() const { return m_state->stream->device(); }
+cudaStream_t Context::stream() const { return m_state->stream->get(); }
+const DeviceProperties& Context::properties() const { return m_state->properties; }
+int Context::multiprocessors() const { return m_state->multiprocessors; }
+
+void Context::synchronize() { EIGENQ_CUDA_CHECK(cudaStreamSynchronize(stream())); }
+void Context::waitFor(const Context& other) { m_state->stream->waitFor(*other.m_state->stream); }
+
+}  // namespace gpu
+}  // namespace EigenQ

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+// What kernels' host code sees of a context.
+#ifndef EIGENQ_CUDA_CONTEXT_STATE_H
+#define EIGENQ_CUDA_CONTEXT_STATE_H
+
+#include <eigen_q/src/gpu/Context.h>
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "check.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+
+class PlanCache;
+
+/** Makes a device current for a scope. */
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    EIGENQ_CUDA_CHECK(cudaGetDevice(&m_previous));
+    if (device != m_previous) EIGENQ_CUDA_CHECK(cudaSetDevice(device));
+    m_changed = device != m_previous;
+  }
+  ~DeviceGuard() {
+    if (m_changed) (void)cudaSetDevice(m_previous);  // was current a moment ago; a destructor cannot report
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int m_previous = 0;
+  bool m_changed = false;
+};
+
+/** A stream, owned or borrowed. Memory that was last used on it keeps it alive. */
+class StreamHandle {
+ public:
+  StreamHandle(int device, cudaStream_t borrowed) : m_device(device), m_stream(borrowed), m_owned(false) {}
+  explicit StreamHandle(int device);
+  ~StreamHandle();
+  StreamHandle(const StreamHandle&) = delete;
+  StreamHandle& operator=(const StreamHandle&) = delete;
+
+  int device() const { return m_device; }
+  cudaStream_t get() const { return m_stream; }
+  bool isCapturing() const;
+  /** Work queued on this stream from now on runs after what \a other holds by now. Nothing where they are the same. */
+  void waitFor(const StreamHandle& other) const;
+
+ private:
+  int m_device;
+  cudaStream_t m_stream = nullptr;
+  bool m_owned = true;
+};
+
+/** Stream-ordered memory from the device's pool. Throws CudaOutOfMemory. */
+void* allocate(const StreamHandle& stream, std::size_t bytes);
+void release(const StreamHandle& stream, void* memory) noexcept;
+
+struct ContextState {
+  explicit ContextState(std::shared_ptr<StreamHandle> handle);
+  ~ContextState();
+
+  std::shared_ptr<StreamHandle> stream;
+  DeviceProperties properties;
+  int multiprocessors = 0;
+  std::size_t sharedMemoryPerBlock = 0;  // with the opt-in
+
+  /** Made at their first use. */
+  cublasLtHandle_t cublasLt();
+  PlanCache& plans();
+
+  /** One block that every operation uses anew, and the frames on it. */
+  struct ScratchBlock {
+    char* data = nullptr;
+    std::size_t bytes = 0;
+    std::size_t used = 0;
+    std::size_t wanted = 0;  // high-water mark
+    int depth = 0;
+    bool seenByGraph = false;
+    std::vector<char*> retired;  // blocks that a captured graph may still use
+  } scratch;
+
+ private:
+  cublasLtHandle_t m_cublasLt = nullptr;
+  std::unique_ptr<PlanCache> m_plans;
+};
+
+/** Device memory for the time of one operation. Frames nest like scopes. In a captured graph, what does not fit in the
+ * context's block becomes an allocation node of that graph. */
+class Scratch {
+ public:
+  explicit Scratch(Context& context);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  static constexpr std::size_t kAlignment = 256;
+
+  void* bytes(std::size_t count);
+  /** Room for \a count elements, aligned to kAlignment, uninitialised. Throws CudaOutOfMemory. */
+  template <typename T>
+  T* array(std::ptrdiff_t count) {
+    return static_cast<T*>(bytes(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+
+ private:
+  ContextState& m_state;
+  std::size_t m_mark;
+  std::vector<void*> m_extra;
+};
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_CONTEXT_STATE_H

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MPL-2.0
+// The epilogue of Lowering.h inside kernels.
+#ifndef EIGENQ_CUDA_EPILOGUE_CUH
+#define EIGENQ_CUDA_EPILOGUE_CUH
+
+#include <eigen_q/src/Lowering.h>
+
+#include "scalar.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+
+using EigenQ::internal::BiasAxis;
+using EigenQ::internal::DenseView;
+using EigenQ::internal::Epilogue;
+
+__device__ __forceinline__ float activate(Activation activation, float v) {
+  switch (activation) {
+    case Activation::kRelu:
+      return v < 0.0f ? 0.0f : v;
+    case Activation::kGelu:
+      return 0.5f * v * erfcf(v * -0.70710678118654752440f);
+    case Activation::kSilu:
+      return v / (1.0f + expf(-v));
+    case Activation::kTanh:
+      return tanhf(v);
+    case Activation::kNone:
+      break;
+  }
+  return v;
+}
+
+/** y(i, j) from its accumulator, before the rounding to T, the scalar of y, bias and residual. NaN stays NaN. */
+template <typename T>
+__device__ __forceinline__ float applyEpilogue(const Epilogue& e, float acc, Index i, Index j) {
+  float v = e.alpha * acc;
+  if (e.biasAxis != BiasAxis::kNone)
+    v += toFloat(static_cast<const T*>(e.bias)[(e.biasAxis == BiasAxis::kPerRow ? i : j) * e.biasStride]);
+  v = activate(e.activation, v);
+  if (v < e.lower) v = e.lower;
+  if (v > e.upper) v = e.upper;
+  v *= e.sign;
+  if (e.residual.data)
+    v += e.residualSign *
+         toFloat(static_cast<const T*>(e.residual.data)[i * e.residual.rowStride + j * e.residual.colStride]);
+  return v;
+}
+
+template <typename T>
+__device__ __forceinline__ void storeResult(const DenseView& y, const Epilogue& e, float acc, Index i, Index j) {
+  static_cast<T*>(y.data)[i * y.rowStride + j * y.colStride] = fromFloat<T>(applyEpilogue<T>(e, acc, i, j));
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_EPILOGUE_CUH

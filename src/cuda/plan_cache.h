@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MPL-2.0
+// Dense products by cuBLASLt, with the algorithm chosen once for each shape. Asked with a workspace and timed, cuBLASLt's
+// int8 product is up to twice as fast as its default choice (doc/perf.md).
+#ifndef EIGENQ_CUDA_PLAN_CACHE_H
+#define EIGENQ_CUDA_PLAN_CACHE_H
+
+#include <eigen_q/src/Views.h>
+#include <eigen_q/src/gpu/Context.h>
+
+#include <memory>
+
+#include "check.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+
+/** D = alpha·op(A)·op(B), or D + that, in cuBLASLt's column-major terms: op(A) m×k, op(B) k×n, D m×n; leading
+ * dimensions count elements. int8 factors give int32, transposed A and plain B, alpha = 1; others sum in float. */
+struct Gemm {
+  cudaDataType_t factors = CUDA_R_32F;  // of A and B: CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF, CUDA_R_8I
+  cudaDataType_t result = CUDA_R_32F;   // of D: that of the factors, CUDA_R_32F or CUDA_R_32I
+  bool transposeA = false;
+  bool transposeB = false;
+  Index m = 0;
+  Index n = 0;
+  Index k = 0;
+  const void* a = nullptr;
+  Index lda = 0;
+  const void* b = nullptr;
+  Index ldb = 0;
+  void* d = nullptr;
+  Index ldd = 0;
+  float alpha = 1;
+  bool accumulate = false;
+};
+
+/** Why cuBLASLt cannot run it (alignment, sizes), in words; null where it can. */
+const char* refuseGemm(const Gemm& gemm);
+
+/** Queues it. The first call of a shape outside graph capture asks cuBLASLt's heuristics with a workspace, times the
+ * candidates on scratch operands and waits for the stream; inside a capture an unknown shape takes the first candidate.
+ * Throws CudaError. */
+void runGemm(const Gemm& gemm, Context& context);
+
+/** The chosen algorithms of a context. */
+class PlanCache {
+ public:
+  PlanCache();
+  ~PlanCache();
+
+ private:
+  friend void runGemm(const Gemm& gemm, Context& context);
+  struct Plans;
+  std::unique_ptr<Plans> m_plans;
+};
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_PLAN_CACHE_H
