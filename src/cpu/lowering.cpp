@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 #include <eigen_q/src/Lowering.h>
 
+#include "../lowering_log.h"
 #include "cpu_features.h"
 #include "kernels.h"
 
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <iterator>
 
 namespace EigenQ {
@@ -64,47 +62,6 @@ constexpr DequantizeLowering kHostDequantizers[] = {
     {"portable.dequantize", cpuLacksNothing, dequantizePortable},
 };
 
-struct ObserverSlot {
-  LoweringObserver observer = nullptr;
-  void* context = nullptr;
-};
-thread_local ObserverSlot t_observer;
-
-bool logWanted() {
-  static const bool wanted = [] {
-    const char* topics = std::getenv("EIGENQ_LOG");
-    return topics && std::strstr(topics, "lowering");
-  }();
-  return wanted;
-}
-
-const char* nameOf(ScalarType scalar) {
-  switch (scalar) {
-    case ScalarType::kFloat:
-      return "float";
-    case ScalarType::kHalf:
-      return "half";
-    case ScalarType::kBFloat16:
-      return "bfloat16";
-    case ScalarType::kDouble:
-      return "double";
-  }
-  return "?";
-}
-
-void logChoice(const QuantizedProduct& p, const Lowering& chosen) {
-  std::fprintf(stderr, "eigenq: Y %tdx%td = X %tdx%td (%s) * %s%s: %s\n", p.y.rows, p.y.cols, p.x.rows, p.x.cols,
-               nameOf(p.x.scalar), p.w.format == WeightFormat::kInt8 ? "int8" : "4-bit", p.transposed ? "^T" : "",
-               chosen.name);
-  for (const Lowering* row = kHostLowerings; row != &chosen; ++row) {
-    std::fprintf(stderr, "eigenq:   not %s: %s\n", row->name, row->refuse(p));
-  }
-}
-
-void report(const char* kernel, const QuantizedProduct* product) {
-  if (t_observer.observer) t_observer.observer({kernel, product}, t_observer.context);
-}
-
 }  // namespace
 
 LoweringTable<Lowering> hostLowerings() { return {std::begin(kHostLowerings), std::end(kHostLowerings)}; }
@@ -112,26 +69,22 @@ LoweringTable<DequantizeLowering> hostDequantizers() {
   return {std::begin(kHostDequantizers), std::end(kHostDequantizers)};
 }
 
-void setLoweringObserver(LoweringObserver observer, void* context) { t_observer = {observer, context}; }
-
 void lower(const QuantizedProduct& product) {
-  const Lowering* row = kHostLowerings;
-  while (row->refuse(product)) ++row;  // the reference never refuses
-  if (logWanted()) logChoice(product, *row);
-  report(row->name, &product);
-  if (product.y.rows > 0 && product.y.cols > 0) row->run(product);
+  const Lowering& row = firstWilling(hostLowerings(), product);
+  if (logsLowerings()) logChoice(describe(product), hostLowerings(), row, product);
+  reportLowering({LoweringEvent::kProduct, row.name, &product});
+  if (product.y.rows > 0 && product.y.cols > 0) row.run(product);
 }
 
 void dequantize(const WeightView& w, bool transposed, const DenseView& y, const Epilogue& epilogue) {
-  const DequantizeLowering* row = kHostDequantizers;
-  while (row->refuse()) ++row;
-  if (logWanted()) std::fprintf(stderr, "eigenq: Y %tdx%td = W: %s\n", y.rows, y.cols, row->name);
-  report(row->name, nullptr);
+  const DequantizeLowering& row = firstWilling(hostDequantizers());
+  if (logsLowerings()) logChoice(describeDequantize(y), hostDequantizers(), row);
+  reportLowering({LoweringEvent::kDequantize, row.name, nullptr});
   if (y.rows == 0 || y.cols == 0) return;
   if (transposed) {
-    row->run(w, y.transpose(), epilogue.transpose());
+    row.run(w, y.transpose(), epilogue.transpose());
   } else {
-    row->run(w, y, epilogue);
+    row.run(w, y, epilogue);
   }
 }
 

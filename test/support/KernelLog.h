@@ -21,22 +21,24 @@ class KernelLog {
 
   int products() const { return m_products; }
   int dequantizations() const { return m_dequantizations; }
+  /** Products of dense device matrices; Eigen's own on the host are not seen. */
+  int denseProducts() const { return m_denseProducts; }
   /** Of the last product. */
   const internal::Epilogue& epilogue() const { return m_epilogue; }
 
  private:
   static void note(const internal::LoweringEvent& event, void* context) {
     KernelLog& log = *static_cast<KernelLog*>(context);
-    if (!event.product) {
-      ++log.m_dequantizations;
-      return;
-    }
+    log.m_dequantizations += event.kind == internal::LoweringEvent::kDequantize;
+    log.m_denseProducts += event.kind == internal::LoweringEvent::kDenseProduct;
+    if (event.kind != internal::LoweringEvent::kProduct) return;
     ++log.m_products;
     log.m_epilogue = event.product->epilogue;
   }
 
   int m_products = 0;
   int m_dequantizations = 0;
+  int m_denseProducts = 0;
   internal::Epilogue m_epilogue;
 };
 

@@ -82,8 +82,10 @@ void dequantize(const WeightView& w, bool transposed, const DenseView& y, const 
 /** Told of every call of lower() and dequantize(), on the calling thread, after the choice and before the run. Tests
  * count kernels with it; EIGENQ_LOG=lowering prints through the same hook. */
 struct LoweringEvent {
+  enum Kind : std::uint8_t { kProduct, kDequantize, kDenseProduct };  // dense products: those of device matrices
+  Kind kind;
   const char* kernel;
-  const QuantizedProduct* product;  // null for dequantize()
+  const QuantizedProduct* product;  // of kProduct
 };
 using LoweringObserver = void (*)(const LoweringEvent&, void* context);
 
