@@ -83,8 +83,8 @@ void throwCudaError(cudaError_t status, const char* expression, const char* file
 }
 
 void throwCublasError(cublasStatus_t status, const char* expression, const char* file, int line) {
-  const std::string what = std::string(expression) + ": " + cublasLtGetStatusName(status) + ": " +
-                           cublasLtGetStatusString(status);
+  const std::string what =
+      std::string(expression) + ": " + cublasLtGetStatusName(status) + ": " + cublasLtGetStatusString(status);
   if (status == CUBLAS_STATUS_ALLOC_FAILED) throw CudaOutOfMemory(what, status, placeOf(file, line));
   throw CudaError(what, status, placeOf(file, line));
 }
@@ -121,9 +121,8 @@ void StreamHandle::waitFor(const StreamHandle& other) const {
 void* allocate(const StreamHandle& stream, std::size_t bytes) {
   const DeviceGuard guard(stream.device());
   void* memory = nullptr;
-  EIGENQ_CUDA_CHECK(
-      cudaMallocFromPoolAsync(&memory, std::max<std::size_t>(bytes, 1), Pools::instance().of(stream.device()),
-                              stream.get()));
+  EIGENQ_CUDA_CHECK(cudaMallocFromPoolAsync(&memory, std::max<std::size_t>(bytes, 1),
+                                            Pools::instance().of(stream.device()), stream.get()));
   return memory;
 }
 
@@ -159,6 +158,27 @@ cublasLtHandle_t ContextState::cublasLt() {
 PlanCache& ContextState::plans() {
   if (!m_plans) m_plans = std::make_unique<PlanCache>();
   return *m_plans;
+}
+
+Staging& ContextState::staging(std::size_t bytes) {
+  if (!m_staging) m_staging = std::make_unique<Staging>(bytes);
+  return *m_staging;
+}
+
+Staging::Staging(std::size_t bytes) {
+  EIGENQ_CUDA_CHECK(cudaMallocHost(&m_memory, bytes));
+  for (int i = 0; i < 2; ++i) {
+    m_halves[i].data = static_cast<char*>(m_memory) + static_cast<std::size_t>(i) * (bytes / 2);
+    EIGENQ_CUDA_CHECK(cudaEventCreateWithFlags(&m_halves[i].copied, cudaEventDisableTiming));
+  }
+}
+
+Staging::~Staging() {
+  for (Half& half : m_halves) {
+    if (half.copied) (void)cudaEventSynchronize(half.copied);  // a destructor cannot report
+    if (half.copied) (void)cudaEventDestroy(half.copied);
+  }
+  (void)cudaFreeHost(m_memory);
 }
 
 Scratch::Scratch(Context& context) : m_state(context.state()), m_mark(m_state.scratch.used) {

@@ -61,6 +61,26 @@ class StreamHandle {
 void* allocate(const StreamHandle& stream, std::size_t bytes);
 void release(const StreamHandle& stream, void* memory) noexcept;
 
+/** Pinned memory in two halves, through which pageable host memory reaches the device. */
+class Staging {
+ public:
+  struct Half {
+    void* data = nullptr;
+    cudaEvent_t copied = nullptr;  // the last copy out of this half
+  };
+  explicit Staging(std::size_t bytes);
+  ~Staging();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  Half& next() { return m_halves[m_turn ^= 1]; }
+
+ private:
+  void* m_memory = nullptr;
+  Half m_halves[2];
+  int m_turn = 0;
+};
+
 struct ContextState {
   explicit ContextState(std::shared_ptr<StreamHandle> handle);
   ~ContextState();
@@ -73,6 +93,7 @@ struct ContextState {
   /** Made at their first use. */
   cublasLtHandle_t cublasLt();
   PlanCache& plans();
+  Staging& staging(std::size_t bytes);
 
   /** One block that every operation uses anew, and the frames on it. */
   struct ScratchBlock {
@@ -88,6 +109,7 @@ struct ContextState {
  private:
   cublasLtHandle_t m_cublasLt = nullptr;
   std::unique_ptr<PlanCache> m_plans;
+  std::unique_ptr<Staging> m_staging;
 };
 
 /** Device memory for the time of one operation. Frames nest like scopes. In a captured graph, what does not fit in the

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MPL-2.0
+#include <eigen_q/src/gpu/DeviceMemory.h>
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+#include "context_state.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+/** Half of it fills while the other half is on its way; 8 MiB keep the bus busy. */
+constexpr std::size_t kStagingHalf = std::size_t{8} << 20;
+
+void refuseCapture(const ContextState& state, const char* what) {
+  if (state.stream->isCapturing())
+    throw std::logic_error(std::string(what) +
+                           " inside a graph capture: a replay would not repeat it. Copy before, or " +
+                           "with copyAsync from memory that lives as long as the graph");
+}
+
+}  // namespace
+
+struct MemoryBlock::Users {
+  std::mutex mutex;
+  std::shared_ptr<StreamHandle> writer;
+  std::vector<std::shared_ptr<StreamHandle>> readers;  // on other streams than the writer's, since its last write
+};
+
+MemoryBlock::MemoryBlock(std::size_t bytes, Context& context) : m_bytes(bytes), m_users(std::make_unique<Users>()) {
+  m_users->writer = context.state().stream;
+  m_data = allocate(*m_users->writer, bytes);
+}
+
+MemoryBlock::~MemoryBlock() {
+  try {
+    waitForReaders();
+  } catch (const CudaError&) {
+    // A destructor cannot report. The failure is sticky: the next call of the program will.
+  }
+  release(*m_users->writer, m_data);
+}
+
+int MemoryBlock::device() const { return m_users->writer->device(); }
+
+void MemoryBlock::waitForReaders() {
+  for (const auto& reader : m_users->readers) m_users->writer->waitFor(*reader);
+  m_users->readers.clear();
+}
+
+void MemoryBlock::beginRead(Context& context) {
+  const std::shared_ptr<StreamHandle>& stream = context.state().stream;
+  const std::lock_guard<std::mutex> lock(m_users->mutex);
+  if (stream == m_users->writer) return;
+  stream->waitFor(*m_users->writer);
+  auto& readers = m_users->readers;
+  if (std::find(readers.begin(), readers.end(), stream) == readers.end()) readers.push_back(stream);
+}
+
+void MemoryBlock::beginWrite(Context& context) {
+  const std::shared_ptr<StreamHandle>& stream = context.state().stream;
+  const std::lock_guard<std::mutex> lock(m_users->mutex);
+  waitForReaders();
+  if (stream == m_users->writer) return;
+  stream->waitFor(*m_users->writer);
+  m_users->writer = stream;
+}
+
+void upload(void* device, const void* host, std::size_t bytes, Context& context) {
+  ContextState& state = context.state();
+  refuseCapture(state, "EigenQ::gpu: upload");
+  const DeviceGuard guard(context.device());
+  Staging& staging = state.staging(2 * kStagingHalf);
+  for (std::size_t done = 0; done < bytes; done += kStagingHalf) {
+    const std::size_t count = std::min(kStagingHalf, bytes - done);
+    Staging::Half& half = staging.next();
+    EIGENQ_CUDA_CHECK(cudaEventSynchronize(half.copied));
+    std::memcpy(half.data, static_cast<const char*>(host) + done, count);
+    EIGENQ_CUDA_CHECK(
+        cudaMemcpyAsync(static_cast<char*>(device) + done, half.data, count, cudaMemcpyHostToDevice, context.stream()));
+    EIGENQ_CUDA_CHECK(cudaEventRecord(half.copied, context.stream()));
+  }
+}
+
+void download(void* host, const void* device, std::size_t bytes, Context& context) {
+  refuseCapture(context.state(), "EigenQ::gpu: download");
+  const DeviceGuard guard(context.device());
+  if (bytes > 0) EIGENQ_CUDA_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, context.stream()));
+  context.synchronize();
+}
+
+void copyAsync(void* to, const void* from, std::size_t bytes, Context& context) {
+  if (bytes == 0) return;
+  const DeviceGuard guard(context.device());
+  EIGENQ_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, context.stream()));
+}
+
+void fillZero(void* device, std::size_t bytes, Context& context) {
+  if (bytes == 0) return;
+  const DeviceGuard guard(context.device());
+  EIGENQ_CUDA_CHECK(cudaMemsetAsync(device, 0, bytes, context.stream()));
+}
+
+PinnedMemory::PinnedMemory(std::size_t bytes) {
+  EIGENQ_CUDA_CHECK(cudaMallocHost(&m_data, std::max<std::size_t>(bytes, 1)));
+}
+PinnedMemory::~PinnedMemory() {
+  if (m_data) (void)cudaFreeHost(m_data);  // a destructor cannot report
+}
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(m_data, other.m_data);
+  return *this;
+}
+
+StreamMark::StreamMark(Context& context) {
+  const DeviceGuard guard(context.device());
+  cudaEvent_t event = nullptr;
+  EIGENQ_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  m_event = event;
+  EIGENQ_CUDA_CHECK(cudaEventRecord(event, context.stream()));
+}
+StreamMark::~StreamMark() {
+  if (m_event) (void)cudaEventDestroy(static_cast<cudaEvent_t>(m_event));  // a destructor cannot report
+}
+StreamMark& StreamMark::operator=(StreamMark&& other) noexcept {
+  std::swap(m_event, other.m_event);
+  return *this;
+}
+bool StreamMark::reached() const {
+  const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(m_event));
+  if (status == cudaErrorNotReady) return false;
+  EIGENQ_CUDA_CHECK(status);
+  return true;
+}
+void StreamMark::wait() const { EIGENQ_CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(m_event))); }
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
