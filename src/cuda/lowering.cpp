@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MPL-2.0
+#include "../lowering_log.h"
+#include "context_state.h"
+#include "dense_product.h"
+#include "device_lowering.h"
+#include "product_reference.h"
+#include "via_dense.h"
+
+#include <iterator>
+#include <string>
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+using EigenQ::internal::describe;
+using EigenQ::internal::firstWilling;
+using EigenQ::internal::logChoice;
+using EigenQ::internal::logsLowerings;
+using EigenQ::internal::LoweringEvent;
+using EigenQ::internal::nameOf;
+using EigenQ::internal::reportLowering;
+
+template <typename Product>
+const char* refuseNothing(const Product&, const Context&) {
+  return nullptr;
+}
+
+constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
+    {"dequantize+cublaslt", refuseViaDense, runViaDense},
+    {"reference", refuseNothing, runReference},
+};
+
+constexpr DeviceLowering<DenseProduct> kDeviceDenseLowerings[] = {
+    {"cublaslt", refuseDenseCublasLt, runDenseCublasLt},
+    {"reference", refuseNothing, runReference},
+};
+
+std::string describe(const DenseProduct& p) {
+  const auto size = [](const auto& v) { return std::to_string(v.rows) + "x" + std::to_string(v.cols); };
+  return "Y " + size(p.y) + " = A " + size(p.a) + " * B " + size(p.b) + " (" + nameOf(p.a.scalar) + ")";
+}
+
+void report(const QuantizedProduct& p, const char* kernel) { reportLowering({LoweringEvent::kProduct, kernel, &p}); }
+void report(const DenseProduct&, const char* kernel) {
+  reportLowering({LoweringEvent::kDenseProduct, kernel, nullptr});
+}
+
+template <typename Product>
+void lowerBy(const LoweringTable<DeviceLowering<Product>>& table, const Product& product, Context& context) {
+  const DeviceGuard guard(context.device());
+  const auto& row = firstWilling(table, product, context);
+  if (logsLowerings()) logChoice("cuda: " + describe(product), table, row, product, context);
+  report(product, row.name);
+  if (product.y.rows > 0 && product.y.cols > 0) row.run(product, context);
+}
+
+}  // namespace
+
+LoweringTable<DeviceLowering<QuantizedProduct>> deviceLowerings() {
+  return {std::begin(kDeviceLowerings), std::end(kDeviceLowerings)};
+}
+LoweringTable<DeviceLowering<DenseProduct>> deviceDenseLowerings() {
+  return {std::begin(kDeviceDenseLowerings), std::end(kDeviceDenseLowerings)};
+}
+
+void lower(const QuantizedProduct& product, Context& context) { lowerBy(deviceLowerings(), product, context); }
+void lower(const DenseProduct& product, Context& context) { lowerBy(deviceDenseLowerings(), product, context); }
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
