@@ -51,6 +51,12 @@ DenseProduct transpose(const DenseProduct& p) {
 /** The product of which cuBLASLt writes \a p.y by columns. Its own result where its rows are contiguous. */
 DenseProduct orient(const DenseProduct& p) { return storageOf(p.y).transposed ? transpose(p) : p; }
 
+/** From column to column of a matrix whose columns are contiguous. */
+template <typename View>
+Index columnStride(const View& v) {
+  return v.cols <= 1 ? std::max<Index>(v.rows, 1) : v.colStride;
+}
+
 /** D = A·B with D's columns contiguous; cuBLASLt's terms. */
 Gemm gemmOf(const ConstDenseView& a, const ConstDenseView& b, const DenseView& d) {
   const Storage storedA = storageOf(a), storedB = storageOf(b);
@@ -67,30 +73,31 @@ Gemm gemmOf(const ConstDenseView& a, const ConstDenseView& b, const DenseView& d
   g.b = b.data;
   g.ldb = storedB.ld;
   g.d = d.data;
-  g.ldd = d.cols <= 1 ? std::max<Index>(d.rows, 1) : d.colStride;
+  g.ldd = columnStride(d);
   return g;
 }
 
 /** Whether cuBLASLt rounds its float sums to this type of Y. */
 bool storesAs(const DenseProduct& p) { return p.y.scalar == p.a.scalar || p.y.scalar == ScalarType::kFloat; }
 
-/** Y's columns are contiguous: what orient() achieves where Y allows it. */
-bool hasContiguousColumns(const DenseView& y) {
-  const Storage s = storageOf(y);
-  return s.ld > 0 && (!s.transposed || y.rows <= 1);
+/** What orient() achieves for Y where its strides allow it. */
+template <typename View>
+bool hasContiguousColumns(const View& v) {
+  const Storage s = storageOf(v);
+  return s.ld > 0 && (!s.transposed || v.rows <= 1);
 }
 
 bool addsToItself(const DenseProduct& p) {
   return p.epilogue.residual.data && sameElements(p.epilogue.residual, asConst(p.y));
 }
 
-/** Whether cuBLASLt's alpha and beta say it all. sign·alpha is exact for a sign of ±1; an alpha of 0 would keep
- * cuBLASLt from reading its factors, and NaNs in them would be lost. */
+/** Whether cuBLASLt's alpha, beta and C say it all. sign·alpha is exact for a sign of ±1. A factor of 0 would keep
+ * cuBLASLt from reading what it scales, and NaNs in there would be lost. */
 bool fitsCublasLt(const DenseProduct& p) {
   const Epilogue& e = p.epilogue;
   const bool scales = isLinear(e) && e.alpha != 0 && (e.sign == 1 || e.sign == -1);
-  const bool adds = !e.residual.data || (e.residualSign == 1 && addsToItself(p));
-  return scales && adds && storesAs(p) && hasContiguousColumns(p.y);
+  const bool adds = !e.residual.data || (e.residualSign != 0 && hasContiguousColumns(e.residual));
+  return scales && adds && p.a.cols > 0 && storesAs(p) && hasContiguousColumns(p.y);
 }
 
 /** Where the sums of a slab wait for their epilogue: in Y, if it can hold them and is not needed by the epilogue. */
@@ -142,9 +149,12 @@ void runDenseCublasLt(const DenseProduct& product, Context& context) {
   if (product.y.rows == 0 || product.y.cols == 0) return;
   const DenseProduct p = orient(product);
   if (!fitsCublasLt(p)) return runWithEpilogue(p, context);
+  const Epilogue& e = p.epilogue;
   Gemm g = gemmOf(p.a, p.b, p.y);
-  g.alpha = p.epilogue.sign * p.epilogue.alpha;
-  g.accumulate = p.epilogue.residual.data != nullptr;
+  g.alpha = e.sign * e.alpha;
+  g.c = e.residual.data;
+  g.ldc = columnStride(e.residual);
+  g.beta = e.residualSign;
   runGemm(g, context);
 }
 

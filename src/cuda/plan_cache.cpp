@@ -49,13 +49,34 @@ Index storedColsA(const Gemm& g) { return g.transposeA ? g.m : g.k; }
 Index storedRowsB(const Gemm& g) { return g.transposeB ? g.n : g.k; }
 Index storedColsB(const Gemm& g) { return g.transposeB ? g.k : g.n; }
 
-/** All that an algorithm may depend on. */
-using Key = std::tuple<int, int, bool, bool, Index, Index, Index, Index, Index, Index, std::uint32_t, std::uint32_t,
-                       std::uint32_t, bool>;
+bool isInPlace(const Gemm& g) { return g.c == g.d; }
+
+/** cuBLASLt wants a C where it reads none. */
+const void* addend(const Gemm& g) { return g.c ? g.c : g.d; }
+Index addendStride(const Gemm& g) { return g.c ? g.ldc : g.ldd; }
+
+/** All that an algorithm may depend on: types and operations, sizes, leading dimensions, alignments, the addend. */
+using Key = std::tuple<int, int, bool, bool, Index, Index, Index, Index, Index, Index, Index, std::uint32_t,
+                       std::uint32_t, std::uint32_t, std::uint32_t, bool, bool>;
 
 Key keyOf(const Gemm& g) {
-  return {g.factors, g.result,         g.transposeA,     g.transposeB,     g.m,         g.n, g.k, g.lda, g.ldb,
-          g.ldd,     alignmentOf(g.a), alignmentOf(g.b), alignmentOf(g.d), g.accumulate};
+  return {g.factors,
+          g.result,
+          g.transposeA,
+          g.transposeB,
+          g.m,
+          g.n,
+          g.k,
+          g.lda,
+          g.ldb,
+          addendStride(g),
+          g.ldd,
+          alignmentOf(g.a),
+          alignmentOf(g.b),
+          alignmentOf(addend(g)),
+          alignmentOf(g.d),
+          g.c != nullptr,
+          isInPlace(g)};
 }
 
 std::string describe(const Gemm& g) {
@@ -66,7 +87,7 @@ std::string describe(const Gemm& g) {
 /** cuBLASLt's descriptions of a product; plain data, without its pointers and its alpha. */
 struct Problem {
   cublasLtMatmulDescOpaque_t operation;
-  cublasLtMatrixLayoutOpaque_t a, b, d;
+  cublasLtMatrixLayoutOpaque_t a, b, c, d;
 
   explicit Problem(const Gemm& g) {
     const cublasComputeType_t compute = isInt8(g) ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F;
@@ -75,6 +96,7 @@ struct Problem {
     setTranspose(CUBLASLT_MATMUL_DESC_TRANSB, g.transposeB);
     setLayout(&a, g.factors, storedRowsA(g), storedColsA(g), g.lda);
     setLayout(&b, g.factors, storedRowsB(g), storedColsB(g), g.ldb);
+    setLayout(&c, g.result, g.m, g.n, addendStride(g));
     setLayout(&d, g.result, g.m, g.n, g.ldd);
   }
 
@@ -113,8 +135,8 @@ ScaleFactor scaleFactor(const Gemm& g, float value) {
 
 cublasStatus_t queue(const Gemm& g, Problem& p, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
                      std::size_t workspaceBytes, ContextState& state) {
-  const ScaleFactor alpha = scaleFactor(g, g.alpha), beta = scaleFactor(g, g.accumulate ? 1.0f : 0.0f);
-  return cublasLtMatmul(state.cublasLt(), &p.operation, &alpha, g.a, &p.a, g.b, &p.b, &beta, g.d, &p.d, g.d, &p.d,
+  const ScaleFactor alpha = scaleFactor(g, g.alpha), beta = scaleFactor(g, g.c ? g.beta : 0.0f);
+  return cublasLtMatmul(state.cublasLt(), &p.operation, &alpha, g.a, &p.a, g.b, &p.b, &beta, addend(g), &p.c, g.d, &p.d,
                         &algorithm, workspace, workspaceBytes, state.stream->get());
 }
 
@@ -130,7 +152,7 @@ class Preference {
     set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignmentOf(g.a));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignmentOf(g.b));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignmentOf(g.d));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignmentOf(addend(g)));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignmentOf(g.d));
   }
   cublasLtMatmulPreference_t get() { return &m_preference; }
@@ -232,19 +254,19 @@ std::size_t fastestOf(const std::vector<cublasLtMatmulHeuristicResult_t>& candid
   return best;
 }
 
-/** A product that writes D can be timed on D itself, which it is about to write anyway. One that adds to D is timed on
- * memory that takes D's place; where there is none to be had, the first candidate is taken. */
+/** A product can be timed on D itself, which it is about to overwrite. One that adds to D is timed on memory that takes
+ * D's place; where there is none to be had, the first candidate is taken. */
 std::size_t chooseByTime(const Gemm& g, Problem& p, const std::vector<cublasLtMatmulHeuristicResult_t>& candidates,
                          ContextState& state) {
   try {
-    if (!g.accumulate) {
+    if (!isInPlace(g)) {
       Stopwatch watch(g, p, state);
       return fastestOf(candidates, watch);
     }
     const std::size_t size = sizeOf(g.result), shift = reinterpret_cast<std::uintptr_t>(g.d) % 16;
     const TemporaryMemory d(*state.stream, shift + static_cast<std::size_t>(g.ldd * (g.n - 1) + g.m) * size);
     Gemm onCopy = g;
-    onCopy.d = static_cast<char*>(d.get()) + shift;  // of D's alignment
+    onCopy.c = onCopy.d = static_cast<char*>(d.get()) + shift;  // of D's alignment
     Stopwatch watch(onCopy, p, state);
     return fastestOf(candidates, watch);
   } catch (const CudaOutOfMemory&) {
@@ -289,7 +311,7 @@ const char* refuseTypes(const Gemm& g) {
     case CUDA_R_8I:
       if (g.result != CUDA_R_32I) return "int8 factors give int32 sums";
       if (!g.transposeA || g.transposeB) return "int8: A is to be transposed and B is not";
-      if (g.alpha != 1) return "int8: sums are not scaled";
+      if (g.alpha != 1 || (g.c && g.beta != 1)) return "int8: sums are not scaled";
       if (g.k > EigenQ::internal::kInt8MaxDepth) return "int8: sums of more than 2^17 products may not fit in int32";
       return nullptr;
     case CUDA_R_32F:
@@ -303,18 +325,19 @@ const char* refuseTypes(const Gemm& g) {
 
 const char* refuseSizes(const Gemm& g) {
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
-  for (const Index size : {g.m, g.n, g.k, g.lda, g.ldb, g.ldd}) {
+  for (const Index size : {g.m, g.n, g.k, g.lda, g.ldb, addendStride(g), g.ldd}) {
     if (size > kMost) return "a size or a leading dimension exceeds 2^31 - 1";
   }
   if (g.lda < std::max<Index>(storedRowsA(g), 1) || g.ldb < std::max<Index>(storedRowsB(g), 1) ||
-      g.ldd < std::max<Index>(g.m, 1))
+      std::min(addendStride(g), g.ldd) < std::max<Index>(g.m, 1))
     return "a leading dimension is shorter than the columns it separates";
   return nullptr;
 }
 
 const char* refuseInt8Alignment(const Gemm& g) {
   if (g.m % 4 || g.k % 4) return "int8: m and k are no multiples of 4";
-  if (g.lda % 4 || g.ldb % 4 || g.ldd % 4) return "int8: a leading dimension is no multiple of 4";
+  if (g.lda % 4 || g.ldb % 4 || addendStride(g) % 4 || g.ldd % 4)
+    return "int8: a leading dimension is no multiple of 4";
   if (alignmentOf(g.a) < 4 || alignmentOf(g.b) < 4) return "int8: a factor is not aligned to 4 bytes";
   return nullptr;
 }
@@ -332,6 +355,7 @@ std::size_t PlanCache::size() const { return m_plans->chosen.size(); }
 
 const char* refuseGemm(const Gemm& g) {
   if (const char* why = refuseTypes(g)) return why;
+  if (g.k == 0 && g.c) return "an empty sum is added to C without a product";
   if (const char* why = refuseSizes(g)) return why;
   return isInt8(g) && g.k > 0 ? refuseInt8Alignment(g) : nullptr;
 }
@@ -339,10 +363,7 @@ const char* refuseGemm(const Gemm& g) {
 void runGemm(const Gemm& g, Context& context) {
   if (g.m == 0 || g.n == 0) return;
   const DeviceGuard guard(context.device());
-  if (g.k == 0) {
-    if (!g.accumulate) clear(g, context);
-    return;
-  }
+  if (g.k == 0) return clear(g, context);
   ContextState& state = context.state();
   auto& chosen = state.plans().m_plans->chosen;
   const Key key = keyOf(g);

@@ -16,8 +16,8 @@ namespace EigenQ {
 namespace gpu {
 namespace internal {
 
-/** D = alpha·op(A)·op(B), or D + that, in cuBLASLt's column-major terms: op(A) m×k, op(B) k×n, D m×n; leading
- * dimensions count elements. int8 factors give int32, transposed A and plain B, alpha = 1; others sum in float (no
+/** D = alpha·op(A)·op(B) + beta·C in cuBLASLt's column-major terms: op(A) m×k, op(B) k×n, C and D m×n; leading
+ * dimensions count elements. int8 factors give int32, transposed A and plain B, unscaled; others sum in float (no
  * TensorFloat-32) and are rounded to D once, however the sum is split. D overlaps neither A nor B. */
 struct Gemm {
   cudaDataType_t factors = CUDA_R_32F;  // of A and B: CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF, CUDA_R_8I
@@ -33,8 +33,10 @@ struct Gemm {
   Index ldb = 0;
   void* d = nullptr;
   Index ldd = 0;
+  const void* c = nullptr;  // of D's type: D itself, or apart from it; null: nothing is added
+  Index ldc = 0;
   float alpha = 1;
-  bool accumulate = false;
+  float beta = 1;
 };
 
 /** Why cuBLASLt cannot run it (types, alignment, sizes), in words; null where it can. */

@@ -11,14 +11,18 @@
 
 #include <algorithm>
 
+#include "../lowering_log.h"
 #include "context_state.h"
 #include "dense_product.h"
 #include "dense_view.h"
+#include "dequantize.h"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
 namespace {
+
+using EigenQ::internal::firstWilling;
 
 /** Of decoded weights: half of an H200's second-level cache, which X and Y share. Bounds the scratch memory. */
 constexpr Index kSlabBytes = Index{24} << 20;
@@ -54,7 +58,9 @@ void runViaDense(const QuantizedProduct& p, Context& context) {
   for (Index column = 0; column < p.y.cols; column += width) {
     const Index count = std::min(width, p.y.cols - column);
     const WeightView w = p.transposed ? p.w.window(column, 0, count, depth) : p.w.window(0, column, depth, count);
-    dequantize(w, false, {memory, p.x.scalar, w.rows, w.cols, w.cols, 1}, Epilogue(), context);
+    // The row itself, not dequantize(): that would report a dequantisation that nobody asked for.
+    const Dequantization slab = {w, {memory, p.x.scalar, w.rows, w.cols, w.cols, 1}, Epilogue()};
+    firstWilling(deviceDequantizers(), slab, context).run(slab, context);
     runDenseCublasLt(decoded(p, w, memory, column), context);
   }
 }
