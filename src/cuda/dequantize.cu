@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MPL-2.0
+// dequantize.cu: Y = epilogue(W), W in NF4, FP4 or int8; every value is WeightView::coeff, rounded once to Y's scalar.
+//
+//   a warp's segment of a row, 16-bit Y   │ 128 B of codes │ 128 B │ 128 B │ 128 B │    all loads are issued first
+//                                           lane: 4 B = 8 codes
+//                                            ↓ table by shuffle, times absmax
+//                                         │ 512 B of Y: 16 B a lane │ … │ … │ … │
+//
+// Traffic  4-bit: 0.5 B of codes + 4/64 B of absmax + 2 B of Y = 2.56 B per weight (float: 4.56 B). int8: 3 or 5 B.
+// Work     A shift, a shuffle and a multiplication per weight, half a conversion: about 5 instructions with the loads,
+//          where 17 fit in the time of the traffic (132 SMs at 1.75 GHz, 4.3 TB/s). Bound by memory.
+// Shape    A warp has four loads of 128 B in flight and writes full lines. The 16 levels lie in the lanes: no table in
+//          memory, nothing to set up, so small matrices are as well served.
+// Needs    "rows": no epilogue; Y row-major; rows of W and of Y that begin at multiples of 8 codes and of 16 bytes.
+//          "tiles" takes the rest: through shared memory, so that Y is written along its shorter stride.
+#include "dequantize.h"
+
+#include <eigen_q/src/FourBit.h>
+
+#include <cassert>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+
+#include "../lowering_log.h"
+#include "context_state.h"
+#include "epilogue.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarpSize = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// ---- rows
+// ------------------------------------------------------------------------------------------------------------
+
+/** Steps of a warp along a row: as many loads are in flight. */
+constexpr int kSteps = 4;
+/** Values that a lane writes with one store. */
+template <typename T>
+constexpr int kLaneValues = 16 / static_cast<int>(sizeof(T));
+template <typename T>
+constexpr Index kSegment = Index{kWarpSize} * kLaneValues<T>* kSteps;
+
+__device__ __forceinline__ uint4 pack(const float (&v)[4], TypeTag<float>) {
+  return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+}
+__device__ __forceinline__ unsigned packPair(float low, float high, TypeTag<__half>) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const unsigned*>(&pair);
+}
+__device__ __forceinline__ unsigned packPair(float low, float high, TypeTag<__nv_bfloat16>) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const unsigned*>(&pair);
+}
+template <typename T>
+__device__ __forceinline__ uint4 pack(const float (&v)[8], TypeTag<T> tag) {
+  return make_uint4(packPair(v[0], v[1], tag), packPair(v[2], v[3], tag), packPair(v[4], v[5], tag),
+                    packPair(v[6], v[7], tag));
+}
+
+/** Unsigned integers of so many bytes. */
+template <int kBytes>
+struct Bits;
+template <>
+struct Bits<2> {
+  using Type = std::uint16_t;
+};
+template <>
+struct Bits<4> {
+  using Type = std::uint32_t;
+};
+template <>
+struct Bits<8> {
+  using Type = unsigned long long;
+};
+
+/** 4-bit codes of one row: what a lane loads for one store, and their values. */
+template <int kValues, bool kNested>
+class FourBitRow {
+ public:
+  struct Loaded {
+    std::uint32_t codes = 0;
+    float absmax = 0;
+  };
+
+  __device__ __forceinline__ FourBitRow(const WeightView& w, Index row)
+      : m_codes(static_cast<const std::uint8_t*>(w.codes)),
+        m_absmax(w.absmax),
+        m_begin(w.offset + row * w.stride),
+        m_blockShift(w.blockShift),
+        m_level(w.codeTable[threadIdx.x % EigenQ::internal::kFourBitLevels]) {
+    if (kNested && m_absmax.offsetAt) m_absmax.offset = *m_absmax.offsetAt;
+    m_absmax.offsetAt = nullptr;
+    if (kNested) m_absmax.plain = nullptr;  // so that the choice is made before the loads, which then go out together
+  }
+
+  __device__ __forceinline__ Loaded load(Index col) const {
+    using Codes = typename Bits<kValues / 2>::Type;
+    const Index flat = m_begin + col;
+    const Index block = flat >> m_blockShift;  // values of one load never straddle a block
+    Loaded loaded;
+    loaded.codes = __ldg(reinterpret_cast<const Codes*>(m_codes + (flat >> 1)));
+    loaded.absmax = kNested ? m_absmax(block) : m_absmax.plain[block];
+    return loaded;
+  }
+
+  /** All lanes of the warp take part: each holds a level of the table. The shuffle reads the lowest five bits of its
+   * index, and levels repeat after 16 lanes, so codes need no mask. */
+  __device__ __forceinline__ void decode(const Loaded& loaded, float (&values)[kValues]) const {
+#pragma unroll
+    for (int i = 0; i < kValues; i += 2) {
+      const unsigned first = loaded.codes >> (4 * i + 4), second = loaded.codes >> (4 * i);  // high nibble first
+      values[i] = __shfl_sync(kAllLanes, m_level, static_cast<int>(first)) * loaded.absmax;
+      values[i + 1] = __shfl_sync(kAllLanes, m_level, static_cast<int>(second)) * loaded.absmax;
+    }
+  }
+
+ private:
+  const std::uint8_t* m_codes;
+  AbsmaxView m_absmax;
+  Index m_begin;
+  int m_blockShift;
+  float m_level;
+};
+
+/** The same of int8 codes. */
+template <int kValues>
+class Int8Row {
+ public:
+  using Loaded = typename Bits<kValues>::Type;
+
+  __device__ __forceinline__ Int8Row(const WeightView& w, Index row)
+      : m_codes(static_cast<const std::int8_t*>(w.codes) + w.offset + row * w.stride), m_absmax(w.rowAbsmax[row]) {}
+
+  __device__ __forceinline__ Loaded load(Index col) const {
+    return __ldg(reinterpret_cast<const Loaded*>(m_codes + col));
+  }
+
+  __device__ __forceinline__ void decode(const Loaded& loaded, float (&values)[kValues]) const {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i)
+      values[i] = EigenQ::internal::decodeInt8(static_cast<std::int8_t>(loaded >> (8 * i)), m_absmax);
+  }
+
+ private:
+  const std::int8_t* m_codes;
+  float m_absmax;
+};
+
+template <typename T, typename Row>
+__global__ void __launch_bounds__(kThreads) dequantizeRows(WeightView w, T* y, Index yStride, Index rowSegments) {
+  constexpr int kValues = kLaneValues<T>;
+  const Index warp = Index{blockIdx.x} * (kThreads / kWarpSize) + threadIdx.x / kWarpSize;
+  if (warp >= w.rows * rowSegments) return;
+  const Index row = w.rows == 1 ? 0 : warp / rowSegments;  // no division for a matrix that is one long row
+  const Index first = (warp - row * rowSegments) * kSegment<T> + threadIdx.x % kWarpSize * kValues;
+
+  const Row codes(w, row);
+  typename Row::Loaded loaded[kSteps] = {};
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const Index col = first + step * kWarpSize * kValues;
+    if (col < w.cols) loaded[step] = codes.load(col);
+  }
+  uint4* const target = reinterpret_cast<uint4*>(y + row * yStride + first);
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    float values[kValues];
+    codes.decode(loaded[step], values);
+    if (first + step * kWarpSize * kValues < w.cols) target[step * kWarpSize] = pack(values, TypeTag<T>());
+  }
+}
+
+constexpr Index kLaneCodes = 8;  // rows begin at a multiple of this, which serves 16-bit scalars and float
+
+/** Rows that follow each other without a gap, in W and in Y, are one long row. int8 rows have an absmax each. */
+Dequantization joinRows(Dequantization d) {
+  const bool joined = d.w.rows <= 1 || (d.w.format == WeightFormat::kFourBit && d.w.stride == d.w.cols &&
+                                        d.y.rowStride == d.y.cols && d.y.colStride == 1);
+  if (!joined) return d;
+  d.w.cols *= d.w.rows;
+  d.w.rows = d.w.rows > 0 ? 1 : 0;
+  d.w.stride = d.y.rowStride = d.w.cols;
+  d.y.rows = d.w.rows;
+  d.y.cols = d.w.cols;
+  return d;
+}
+
+bool changesNothing(const Epilogue& e) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  return e.alpha == 1 && e.biasAxis == BiasAxis::kNone && e.activation == Activation::kNone && e.lower == -infinity &&
+         e.upper == infinity && e.sign == 1 && !e.residual.data;
+}
+
+bool isAligned(const void* pointer, std::uintptr_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
+}
+
+const char* refuseRows(const Dequantization& whole, const Context&) {
+  if (!changesNothing(whole.epilogue)) return "the epilogue is more than a copy";
+  if (whole.y.scalar == ScalarType::kDouble) return "double results";
+  const Dequantization d = joinRows(whole);
+  if (d.y.colStride != 1 && d.y.cols > 1) return "Y is not row-major";
+  const bool severalRows = d.w.rows > 1;
+  if (d.w.cols % kLaneCodes != 0 || d.w.offset % kLaneCodes != 0 || (severalRows && d.w.stride % kLaneCodes != 0))
+    return "rows of W do not begin and end at multiples of 8 codes";
+  if (!isAligned(d.w.codes, kLaneCodes)) return "codes are not aligned to 8 bytes";
+  if (!isAligned(d.y.data, 16) || (severalRows && d.y.rowStride % kLaneCodes != 0))
+    return "rows of Y do not begin at multiples of 16 bytes";
+  return nullptr;
+}
+
+template <typename T, typename Row>
+void launchRows(const Dequantization& d, Context& context) {
+  constexpr Index kWarps = kThreads / kWarpSize;
+  const Index rowSegments = (d.w.cols + kSegment<T> - 1) / kSegment<T>;
+  const Index blocks = (d.w.rows * rowSegments + kWarps - 1) / kWarps;
+  dequantizeRows<T, Row><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream()>>>(
+      d.w, static_cast<T*>(d.y.data), d.y.rowStride, rowSegments);
+  EIGENQ_CUDA_CHECK_LAUNCH("dequantizeRows");
+}
+
+void runRows(const Dequantization& whole, Context& context) {
+  const Dequantization d = joinRows(whole);
+  if (d.w.rows == 0 || d.w.cols == 0) return;
+  const DeviceGuard guard(context.device());
+  dispatchDeviceScalar(d.y.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    constexpr int kValues = kLaneValues<T>;
+    if (d.w.format == WeightFormat::kInt8) return launchRows<T, Int8Row<kValues>>(d, context);
+    if (d.w.absmax.plain) return launchRows<T, FourBitRow<kValues, false>>(d, context);
+    launchRows<T, FourBitRow<kValues, true>>(d, context);
+  });
+}
+
+// ---- tiles
+// -----------------------------------------------------------------------------------------------------------
+
+constexpr int kTileRows = 32, kTileCols = 64;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) dequantizeTiles(WeightView w, DenseView y, Epilogue e, bool alongRows) {
+  __shared__ float tile[kTileRows][kTileCols + 1];  // one more column: no bank conflicts across rows
+  const Index firstCol = Index{blockIdx.x} * kTileCols;
+  for (Index firstRow = Index{blockIdx.y} * kTileRows; firstRow < w.rows; firstRow += Index{gridDim.y} * kTileRows) {
+    for (int t = static_cast<int>(threadIdx.x); t < kTileRows * kTileCols; t += kThreads) {
+      const Index i = firstRow + t / kTileCols, j = firstCol + t % kTileCols;
+      if (i < w.rows && j < w.cols) tile[t / kTileCols][t % kTileCols] = w.coeff(i, j);
+    }
+    __syncthreads();
+    for (int t = static_cast<int>(threadIdx.x); t < kTileRows * kTileCols; t += kThreads) {
+      const int row = alongRows ? t / kTileCols : t % kTileRows, col = alongRows ? t % kTileCols : t / kTileRows;
+      const Index i = firstRow + row, j = firstCol + col;
+      if (i < w.rows && j < w.cols) storeResult<T>(y, e, tile[row][col], i, j);
+    }
+    __syncthreads();
+  }
+}
+
+const char* refuseTiles(const Dequantization&, const Context&) { return nullptr; }
+
+void runTiles(const Dequantization& d, Context& context) {
+  if (d.w.rows == 0 || d.w.cols == 0) return;
+  constexpr Index kMostRows = 65535;  // of a grid
+  const Index tileRows = (d.w.rows + kTileRows - 1) / kTileRows, tileCols = (d.w.cols + kTileCols - 1) / kTileCols;
+  const dim3 grid(static_cast<unsigned>(tileCols), static_cast<unsigned>(tileRows < kMostRows ? tileRows : kMostRows));
+  const auto magnitude = [](Index stride) { return stride < 0 ? -stride : stride; };
+  const bool alongRows = magnitude(d.y.colStride) <= magnitude(d.y.rowStride);
+  const DeviceGuard guard(context.device());
+  dispatchDeviceScalar(d.y.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    dequantizeTiles<T><<<grid, kThreads, 0, context.stream()>>>(d.w, d.y, d.epilogue, alongRows);
+    EIGENQ_CUDA_CHECK_LAUNCH("dequantizeTiles");
+  });
+}
+
+constexpr DeviceLowering<Dequantization> kDequantizers[] = {
+    {"dequantize.rows", refuseRows, runRows},     // memory's speed, no epilogue
+    {"dequantize.tiles", refuseTiles, runTiles},  // any strides, offsets and epilogues
+};
+
+}  // namespace
+
+LoweringTable<DeviceLowering<Dequantization>> deviceDequantizers() {
+  return {std::begin(kDequantizers), std::end(kDequantizers)};
+}
+
+void dequantize(const WeightView& w, bool transposed, const DenseView& y, const Epilogue& epilogue, Context& context) {
+  // Wᵀ into Y is W into Yᵀ.
+  const Dequantization d{w, transposed ? y.transpose() : y, transposed ? epilogue.transpose() : epilogue};
+  assert(d.y.rows == w.rows && d.y.cols == w.cols && "Y has the shape of op(W)");
+  const auto table = deviceDequantizers();
+  const DeviceLowering<Dequantization>& row = EigenQ::internal::firstWilling(table, d, context);
+  if (EigenQ::internal::logsLowerings())
+    EigenQ::internal::logChoice(EigenQ::internal::describeDequantize(y), table, row, d, context);
+  EigenQ::internal::reportLowering({EigenQ::internal::LoweringEvent::kDequantize, row.name, nullptr});
+  if (y.rows > 0 && y.cols > 0) row.run(d, context);
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MPL-2.0
+// Products of few rows with 4-bit weights, Y = epilogue(X·Wᵀ), M ≤ 16: W is read once, in its stored layout. Rows of
+// deviceLowerings().
+#ifndef EIGENQ_CUDA_FOURBIT_DECODE_H
+#define EIGENQ_CUDA_FOURBIT_DECODE_H
+
+#include "context_state.h"
+#include "device_lowering.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+
+constexpr Index kDecodeRows = 16;  // most rows of X
+
+/** half and bfloat16 on tensor cores; rows of W that begin at multiples of 64 codes. */
+const char* refuseFourBitDecodeMma(const QuantizedProduct& p, const Context& context);
+void runFourBitDecodeMma(const QuantizedProduct& p, Context& context);
+
+/** Float sums of float products: float operands, and whatever the other refuses. */
+const char* refuseFourBitDecodeSimt(const QuantizedProduct& p, const Context& context);
+void runFourBitDecodeSimt(const QuantizedProduct& p, Context& context);
+
+// What the two share.
+
+/** Rows of X as the kernels read them: one after the other, each at a multiple of 16 bytes. */
+struct PackedRows {
+  const void* data = nullptr;
+  Index stride = 0;
+};
+
+/** X in \a scalar (float, or its own), packed into scratch memory unless it lies so already. */
+PackedRows packRows(const ConstDenseView& x, ScalarType scalar, Scratch& scratch, Context& context);
+
+/** Y = epilogue(Σ sums[slice]), slices of Y's shape one after the other, row-major; added in ascending order. */
+void addSlices(const float* sums, int slices, const DenseView& y, const Epilogue& epilogue, Context& context);
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_FOURBIT_DECODE_H

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_decode_mma.cu: which of the kernels of fourbit_decode_mma.cuh computes a product, on how many CTAs.
+#include "fourbit_decode_mma.cuh"
+
+#include <algorithm>
+
+#include "fourbit_decode.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+using namespace fourbit;
+
+/** How a product is spread: CTAs take tiles in turn, each for one slice of K. */
+struct Plan {
+  Index slices = 1;
+  Index ctas = 1;  // of a slice
+  int units = 2;   // most units of a warp's share
+};
+
+constexpr int kFewUnits = 2, kManyUnits = 4;  // registers hold X: 16 of a thread for each unit and 8 rows
+
+Index ceilDiv(Index a, Index b) { return (a + b - 1) / b; }
+
+/** Microseconds: full rounds of tiles at a multiprocessor's share of 4.3 TB/s, and what the second kernel costs. */
+double estimate(Index tiles, Index cols, Index slices, Index ctas) {
+  constexpr double kBytesPerWeight = 0.5625, kBytesPerMicrosecond = 32.5e3, kSecondKernel = 2;
+  const double tile = kTileRows * static_cast<double>(ceilDiv(cols, slices)) * kBytesPerWeight / kBytesPerMicrosecond;
+  return static_cast<double>(ceilDiv(tiles, ctas)) * tile + (slices > 1 ? kSecondKernel : 0);
+}
+
+Plan planOf(const QuantizedProduct& p, int multiprocessors) {
+  const Index units = std::max<Index>(ceilDiv(p.w.cols, kUnit), 1), tiles = ceilDiv(p.w.rows, kTileRows);
+  const bool narrow = p.x.rows <= kColumns && (Index{1} << p.w.blockShift) >= kChunk;
+  const Index most = kWarps * (narrow ? kManyUnits : kFewUnits);  // units that a slice may have
+  // Each slice more saves less; the second kernel costs the same.
+  const Index first = ceilDiv(units, most), last = std::min(units, first + 7);
+  Plan best;
+  double least = 0;
+  for (Index slices = first; slices <= last; ++slices) {
+    const Index ctas = std::max<Index>(std::min<Index>(tiles, multiprocessors / slices), 1);
+    const double time = estimate(tiles, p.w.cols, slices, ctas);
+    if (slices > first && time >= least) continue;
+    least = time;
+    best.slices = slices;
+    best.ctas = ctas;
+  }
+  best.units = ceilDiv(ceilDiv(units, best.slices), kWarps) <= kFewUnits ? kFewUnits : kManyUnits;
+  return best;
+}
+
+template <typename T, int kGroups, int kUnits, int kPerChunk>
+void launch(const Problem& problem, const Plan& plan, Context& context) {
+  const auto kernel = decodeProduct<T, kGroups, kUnits, kPerChunk>;
+  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  const dim3 grid(static_cast<unsigned>(plan.ctas), static_cast<unsigned>(plan.slices));
+  kernel<<<grid, kThreads, kSharedBytes, context.stream()>>>(problem);
+  EIGENQ_CUDA_CHECK_LAUNCH("decodeProduct");
+}
+
+template <typename T>
+void launchFor(const Problem& problem, const Plan& plan, Context& context) {
+  const bool smallBlocks = (Index{1} << problem.w.blockShift) < kChunk;
+  if (problem.y.rows > kColumns) {
+    if (smallBlocks) return launch<T, 2, kFewUnits, 2>(problem, plan, context);
+    return launch<T, 2, kFewUnits, 1>(problem, plan, context);
+  }
+  if (smallBlocks) return launch<T, 1, kFewUnits, 2>(problem, plan, context);
+  if (plan.units == kFewUnits) return launch<T, 1, kFewUnits, 1>(problem, plan, context);
+  launch<T, 1, kManyUnits, 1>(problem, plan, context);
+}
+
+}  // namespace
+
+const char* refuseFourBitDecodeMma(const QuantizedProduct& p, const Context& context) {
+  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
+  if (!p.transposed) return "W is not used transposed";
+  if (p.x.rows > kDecodeRows) return "more than 16 rows of X";
+  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
+  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
+  if (p.w.cols % kChunk != 0 || p.w.offset % kChunk != 0 || (p.w.rows > 1 && p.w.stride % kChunk != 0))
+    return "rows of W do not begin and end at multiples of 64 codes";
+  if (reinterpret_cast<std::uintptr_t>(p.w.codes) % 16 != 0) return "codes are not aligned to 16 bytes";
+  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 161 KiB of shared memory";
+  return nullptr;
+}
+
+void runFourBitDecodeMma(const QuantizedProduct& p, Context& context) {
+  if (p.y.rows == 0 || p.y.cols == 0) return;
+  Scratch scratch(context);
+  const DeviceGuard guard(context.device());
+  const Plan plan = planOf(p, context.multiprocessors());
+  const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
+  float* const sums = plan.slices > 1 ? scratch.array<float>(plan.slices * p.y.rows * p.y.cols) : nullptr;
+  const Problem problem{p.w, x.data, x.stride, p.y, p.epilogue, sums};
+  if (p.x.scalar == ScalarType::kHalf) {
+    launchFor<__half>(problem, plan, context);
+  } else {
+    launchFor<__nv_bfloat16>(problem, plan, context);
+  }
+  if (sums) addSlices(sums, static_cast<int>(plan.slices), p.y, p.epilogue, context);
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
