@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MPL-2.0
+// Products of few rows with 4-bit weights on the device, against the host's reference: every kernel, at awkward sizes,
+// windows, strides, statistics and epilogues; and how accurate their sums are before Y is rounded.
+#define BOOST_TEST_MODULE DeviceFourBitProducts
+#include <boost/test/unit_test.hpp>
+
+#include <src/cuda/fourbit_decode.h>
+
+#include <map>
+#include <string>
+
+#include "Device.h"
+#include "Mirror.h"
+#include "support/Bounds.h"
+
+using namespace EigenQ;
+using namespace EigenQ::test;
+using Eigen::MatrixXd;
+using Eigen::MatrixXf;
+using internal::Epilogue;
+using internal::QuantizedProduct;
+using internal::WeightView;
+
+namespace {
+
+constexpr ScalarType kScalars[] = {ScalarType::kFloat, ScalarType::kHalf, ScalarType::kBFloat16};
+
+double roundoffOf(ScalarType scalar) {
+  return scalar == ScalarType::kFloat  ? unitRoundoff<float>()
+         : scalar == ScalarType::kHalf ? unitRoundoff<Eigen::half>()
+                                       : unitRoundoff<Eigen::bfloat16>();
+}
+
+/** A kernel, and how far its sums may be from the exact ones, in units of Σ|x||w|. */
+struct Row {
+  gpu::internal::DeviceLowering<QuantizedProduct> lowering;
+  double (*error)(ScalarType scalar, Index depth);
+};
+
+/** One rounding of the table and one of its scale; tensor cores truncate what they add, which costs up to 2⁻²² a term.
+ */
+double errorOfMma(ScalarType scalar, Index depth) {
+  return roundoffOf(scalar) + static_cast<double>(depth + 64) * 0x1p-22;
+}
+
+double errorOfSimt(ScalarType, Index depth) { return gammaFloat(depth + 32); }
+
+const Row kRows[] = {
+    {{"mma.decode", gpu::internal::refuseFourBitDecodeMma, gpu::internal::runFourBitDecodeMma}, errorOfMma},
+    {{"simt.decode", gpu::internal::refuseFourBitDecodeSimt, gpu::internal::runFourBitDecodeSimt}, errorOfSimt},
+};
+
+struct Counts {
+  std::map<std::string, int> runs, refusals;
+  int wrong = 0;
+};
+
+/** One product: operands on the host and on the device. */
+class Case {
+ public:
+  Case(const WeightView& hostW, const WeightView& deviceW, Index m, Layout xLayout, Layout yLayout, ScalarType scalar,
+       gpu::Context& context)
+      : m_context(context),
+        m_scalar(scalar),
+        m_x(m, hostW.cols, xLayout, scalar, 11),
+        m_start(m, hostW.rows, yLayout, scalar, 12),
+        m_bias(1, std::max(m, hostW.rows), Layout::kStrided, scalar, 13),
+        m_deviceX(m_x.bytes().data(), m_x.bytes().size(), context),
+        m_deviceBias(m_bias.bytes().data(), m_bias.bytes().size(), context),
+        m_hostW(hostW),
+        m_deviceW(deviceW) {
+    m_magnitude = MatrixXd::Zero(m, hostW.rows);
+    for (Index j = 0; j < hostW.rows; ++j) {
+      for (Index k = 0; k < hostW.cols; ++k) {
+        const double w = std::abs(static_cast<double>(hostW.coeff(j, k)));
+        for (Index i = 0; i < m; ++i) m_magnitude(i, j) += std::abs(m_x.at(i, k)) * w;
+      }
+    }
+  }
+
+  Frame& x() { return m_x; }
+
+  /** Runs every kernel that takes it, twice. \a epilogue  bias and residual say only whether there is one */
+  void check(const std::string& what, Epilogue epilogue, Counts& counts) {
+    const bool hasBias = epilogue.biasAxis != internal::BiasAxis::kNone;
+    const bool hasResidual = epilogue.residual.data != nullptr;
+    Frame expected = m_start;
+    QuantizedProduct p;
+    p.x = constant(m_x.view());
+    p.w = m_hostW;
+    p.y = expected.view();
+    epilogue.biasStride = m_bias.view().colStride;
+    epilogue.bias = hasBias ? m_bias.view().data : nullptr;
+    if (hasResidual) epilogue.residual = constant(p.y);
+    p.epilogue = epilogue;
+    const internal::Lowering* const reference = internal::hostLowerings().end() - 1;
+    BOOST_REQUIRE_EQUAL(std::string(reference->name), "reference");
+    if (m_start.rows() > 0 && m_start.cols() > 0) reference->run(p);
+
+    p.x = constant(m_x.viewAt(m_deviceX.data()));
+    p.w = m_deviceW;
+    for (const Row& row : kRows) {
+      const DeviceBytes first(m_start.bytes().data(), m_start.bytes().size(), m_context);
+      const DeviceBytes second(m_start.bytes().data(), m_start.bytes().size(), m_context);
+      bool refused = false;
+      for (const DeviceBytes* result : {&first, &second}) {
+        p.y = m_start.viewAt(result->data());
+        if (hasBias) p.epilogue.bias = m_bias.viewAt(m_deviceBias.data()).data;
+        if (hasResidual) p.epilogue.residual = constant(p.y);
+        refused = row.lowering.refuse(p, m_context) != nullptr;
+        if (!refused) row.lowering.run(p, m_context);
+      }
+      if (refused) {
+        ++counts.refusals[row.lowering.name];
+        continue;
+      }
+      ++counts.runs[row.lowering.name];
+      const Frame found = m_start.with(first.toHost());
+      std::string error = compare(row, epilogue, expected, found);
+      if (error.empty() && !found.sameOutside(m_start)) error = "writes outside of its result";
+      if (error.empty() && second.toHost() != found.bytes()) error = "two runs differ";
+      if (error.empty()) continue;
+      if (++counts.wrong <= 20)
+        BOOST_ERROR(row.lowering.name << ", " << what << ", m = " << m_x.rows() << ", n = " << m_hostW.rows
+                                      << ", k = " << m_hostW.cols << ", scalar " << int(m_scalar) << ": " << error);
+    }
+  }
+
+ private:
+  std::string compare(const Row& row, const Epilogue& epilogue, const Frame& expected, const Frame& found) const {
+    const double u = roundoffOf(m_scalar), relative = row.error(m_scalar, m_x.cols());
+    int wrong = 0;
+    std::string first;
+    for (Index i = 0; i < expected.rows(); ++i) {
+      for (Index j = 0; j < expected.cols(); ++j) {
+        const double e = expected.at(i, j), f = found.at(i, j);
+        // Activations have slopes of at most 1.13; the epilogue's few float operations are on values of this size.
+        const double sum = std::abs(static_cast<double>(epilogue.alpha)) * m_magnitude(i, j);
+        const double bound = 1.2 * relative * sum + 32 * unitRoundoff<float>() * (sum + 8);
+        if (std::abs(e - f) <= bound + 2 * u * (std::abs(e) + bound) + 0x1p-24) continue;
+        if (++wrong == 1)
+          first = "(" + std::to_string(i) + ", " + std::to_string(j) + "): expected " + std::to_string(e) + ", found " +
+                  std::to_string(f) + ", bound " + std::to_string(bound);
+      }
+    }
+    return wrong == 0 ? "" : first + "; " + std::to_string(wrong) + " entries are wrong";
+  }
+
+  gpu::Context& m_context;
+  ScalarType m_scalar;
+  Frame m_x, m_start, m_bias;
+  DeviceBytes m_deviceX, m_deviceBias;
+  WeightView m_hostW, m_deviceW;
+  MatrixXd m_magnitude;
+};
+
+Epilogue everything(int round) {
+  Epilogue e;
+  e.alpha = -1.5f;
+  e.biasAxis = round % 2 ? internal::BiasAxis::kPerCol : internal::BiasAxis::kPerRow;
+  e.activation = static_cast<Activation>(round % 5);
+  e.lower = -0.75f;
+  e.upper = 4;
+  e.sign = -1;
+  e.residual.data = &e;  // replaced by Y
+  e.residualSign = round % 2 ? 1.0f : -1.0f;
+  return e;
+}
+
+int g_round = 0;
+
+void check(const std::string& what, const WeightView& hostW, const WeightView& deviceW, Index m, gpu::Context& context,
+           Counts& counts) {
+  for (const ScalarType scalar : kScalars) {
+    const int round = g_round++;
+    Case c(hostW, deviceW, m, kLayouts[round % 5], kLayouts[round / 5 % 5], scalar, context);
+    c.check(what, Epilogue(), counts);
+    if (round % 2 == 0) c.check(what + ", with an epilogue", everything(round / 2), counts);
+  }
+}
+
+/** Of a 4-bit matrix, each (row, col, rows, cols) with the next m. */
+struct Window {
+  Index row, col, rows, cols;
+};
+
+template <typename Matrix>
+void sweep(const Matrix& matrix, const std::vector<Window>& windows, const std::vector<Index>& ms,
+           gpu::Context& context, Counts& counts) {
+  const std::string what = std::string(Matrix::name()) + ", blocks of " + std::to_string(matrix.blockSize()) +
+                           (matrix.state().isNested() ? ", nested" : "");
+  const WeightView host = matrix.quantizedView().weights;
+  const DeviceWeights device(host, context, matrix.state().isNested() && matrix.blockSize() == 64);
+  for (const Window& at : windows) {
+    for (const Index m : ms) {
+      check(what, host.window(at.row, at.col, at.rows, at.cols), device.view().window(at.row, at.col, at.rows, at.cols),
+            m, context, counts);
+    }
+  }
+}
+
+void report(const Counts& counts) {
+  for (const auto& entry : counts.runs) BOOST_TEST_MESSAGE(entry.first << ": " << entry.second << " runs");
+  for (const auto& entry : counts.refusals) BOOST_TEST_MESSAGE(entry.first << ": " << entry.second << " refusals");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(everyNumberOfRowsOfX, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  const std::vector<Window> windows = {{0, 0, 49, 320}};
+  const MatrixXf w = MatrixXf::Random(49, 320);
+  std::vector<Index> ms;
+  for (Index m = 1; m <= 17; ++m) ms.push_back(m);
+  sweep(NF4Matrix(w), windows, ms, context, counts);
+  sweep(FP4Matrix(w, 32, Statistics::kNested), windows, ms, context, counts);
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  // 16 rows of X in three scalars, with or without an epilogue; 17 are too many, and float is for the other kernel.
+  BOOST_TEST(counts.runs["mma.decode"] > 2 * 2 * 16);
+  BOOST_TEST(counts.runs["simt.decode"] > 2 * 3 * 16);
+  BOOST_TEST(counts.refusals["simt.decode"] > 0);
+}
+
+BOOST_AUTO_TEST_CASE(everyBlockSizeAndStatistics, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  const MatrixXf w = MatrixXf::Random(37, 1088);  // 8.5 units of 128
+  const std::vector<Window> windows = {{0, 0, 37, 1088}};
+  for (Index block = 32; block <= 4096; block *= 2) {
+    for (const Statistics statistics : {Statistics::kPlain, Statistics::kNested}) {
+      sweep(NF4Matrix(w, block, statistics), windows, {1, 9}, context, counts);
+      sweep(FP4Matrix(w, block, statistics), windows, {8, 16}, context, counts);
+    }
+  }
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  BOOST_TEST(counts.runs["mma.decode"] >= 8 * 2 * 2 * 2 * 2);
+}
+
+// Around tiles of 16 rows, chunks of 64, units of 128 and the warps' shares; several tiles a block; slices of K.
+BOOST_AUTO_TEST_CASE(awkwardShapes, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  for (const auto& [n, k] : {std::pair<Index, Index>{1, 64},
+                             {15, 128},
+                             {16, 192},
+                             {17, 2048},
+                             {33, 2112},
+                             {5, 4096},
+                             {20, 4160},
+                             {31, 8192},
+                             {18, 8256},
+                             {3, 16448},
+                             {7, 33000 / 64 * 64},
+                             {5000, 64},
+                             {2500, 192},
+                             {2200, 640}}) {
+    const NF4Matrix w(MatrixXf::Random(n, k), 64, n % 2 ? Statistics::kNested : Statistics::kPlain);
+    sweep(w, {{0, 0, n, k}}, {1, 3, 8, 16}, context, counts);
+  }
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  BOOST_TEST(counts.runs["mma.decode"] >= 14 * 4 * 2);
+}
+
+// Rows that begin inside bytes, words and blocks; depths that are no multiple of anything.
+BOOST_AUTO_TEST_CASE(windowsAndOddDepths, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  const MatrixXf w = MatrixXf::Random(50, 1009), even = MatrixXf::Random(50, 1024);
+  const std::vector<Window> odd = {{0, 0, 50, 1009}, {1, 3, 40, 900},  {2, 5, 7, 1},    {0, 0, 1, 31},
+                                   {3, 1, 9, 64},    {49, 1008, 1, 1}, {7, 0, 43, 257}, {0, 8, 5, 512}};
+  sweep(NF4Matrix(w), odd, {1, 2, 5, 13}, context, counts);
+  sweep(FP4Matrix(w, 32, Statistics::kNested), odd, {1, 4, 16}, context, counts);
+  const std::vector<Window> aligned = {{0, 64, 50, 960},  {3, 192, 17, 64}, {49, 960, 1, 64},
+                                       {1, 128, 40, 640}, {0, 8, 50, 1000}, {5, 32, 11, 96}};
+  const int before = counts.runs["mma.decode"];
+  sweep(NF4Matrix(even), aligned, {1, 6, 12}, context, counts);
+  sweep(FP4Matrix(even, 4096, Statistics::kNested), aligned, {2, 16}, context, counts);
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  BOOST_TEST(counts.runs["mma.decode"] - before >= 4 * 5 * 2);  // four of the windows
+  BOOST_TEST(counts.runs["simt.decode"] > 8 * 7 * 3);
+}
+
+BOOST_AUTO_TEST_CASE(emptyOperands, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  const NF4Matrix w(MatrixXf::Random(16, 128));
+  sweep(w, {{0, 0, 16, 0}, {0, 0, 0, 128}}, {0, 1, 5}, context, counts);
+  sweep(w, {{0, 0, 16, 128}}, {0}, context, counts);
+  BOOST_TEST(counts.wrong == 0);
+  BOOST_TEST(counts.runs["mma.decode"] > 0);
+}
+
+// The residual takes the rounded result away, so that Y shows what float sums still hold of it.
+BOOST_AUTO_TEST_CASE(sumsAreMoreAccurateThanDequantisedWeights, *needsDevice()) {
+  gpu::Context context;
+  const Index n = 96, k = 4096, m = 8;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  MatrixXf w(n, k);
+  for (Index i = 0; i < w.size(); ++i) w.data()[i] = normal(random);
+  const NF4Matrix nf4(w);
+  const FP4Matrix fp4(w);
+  struct Goal {
+    const char* name;
+    WeightView weights;
+    ScalarType scalar;
+    double limit;
+  };
+  // Emulated, with the table's rounding alone: NF4 7.8e-4 and 8.0e-5, FP4 2e-8. A product rounded to bfloat16 for each
+  // weight gives 1.65e-3, to half 2.1e-4.
+  const Goal goals[] = {{"nf4, bfloat16", nf4.quantizedView().weights, ScalarType::kBFloat16, 1.1e-3},
+                        {"nf4, half", nf4.quantizedView().weights, ScalarType::kHalf, 1.2e-4},
+                        {"fp4, bfloat16", fp4.quantizedView().weights, ScalarType::kBFloat16, 1e-5},
+                        {"fp4, half", fp4.quantizedView().weights, ScalarType::kHalf, 1e-5}};
+  for (const Goal& goal : goals) {
+    const DeviceWeights device(goal.weights, context);
+    Frame x(m, k, Layout::kRowMajor, goal.scalar, 5), y(m, n, Layout::kRowMajor, goal.scalar, 6);
+    MatrixXd exact(m, n), rest(m, n);
+    for (Index i = 0; i < m; ++i) {
+      for (Index j = 0; j < n; ++j) {
+        double sum = 0;
+        for (Index l = 0; l < k; ++l) sum += x.at(i, l) * static_cast<double>(goal.weights.coeff(j, l));
+        exact(i, j) = sum;
+        y.set(i, j, sum);
+        rest(i, j) = sum - y.at(i, j);
+      }
+    }
+    const DeviceBytes deviceX(x.bytes().data(), x.bytes().size(), context);
+    const DeviceBytes deviceY(y.bytes().data(), y.bytes().size(), context);
+    QuantizedProduct p;
+    p.x = constant(x.viewAt(deviceX.data()));
+    p.w = device.view();
+    p.y = y.viewAt(deviceY.data());
+    p.epilogue.residual = constant(p.y);
+    p.epilogue.residualSign = -1;
+    for (const Row& row : kRows) {
+      EIGENQ_CUDA_CHECK(cudaMemcpy(deviceY.data(), y.bytes().data(), y.bytes().size(), cudaMemcpyHostToDevice));
+      BOOST_REQUIRE(!row.lowering.refuse(p, context));
+      row.lowering.run(p, context);
+      const Frame found = y.with(deviceY.toHost());
+      double error = 0;
+      for (Index i = 0; i < m; ++i) {
+        for (Index j = 0; j < n; ++j) error += std::pow(found.at(i, j) - rest(i, j), 2);
+      }
+      error = std::sqrt(error) / exact.norm();
+      BOOST_TEST_MESSAGE(row.lowering.name << ", " << goal.name << ": relative rms error " << error);
+      // What is left over is rounded to the scalar once more: u/√3 of about u/√3.
+      const double u = roundoffOf(goal.scalar);
+      BOOST_TEST(error < (row.error == errorOfSimt ? 1e-5 : goal.limit) + u * u);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(refusalsAreInWords, *needsDevice()) {
+  gpu::Context context;
+  const NF4Matrix w(MatrixXf::Random(64, 128));
+  const Int8Matrix w8(MatrixXf::Random(64, 128));
+  const auto asked = [&](const Row& row, const WeightView& weights, Index m, ScalarType scalar, bool transposed) {
+    Frame x(m, transposed ? 128 : 64, Layout::kRowMajor, scalar),
+        y(m, transposed ? 64 : 128, Layout::kRowMajor, scalar);
+    QuantizedProduct p;
+    p.x = constant(x.view());
+    p.w = weights;
+    p.transposed = transposed;
+    p.y = y.view();
+    const char* const why = row.lowering.refuse(p, context);
+    return std::string(why ? why : "");
+  };
+  const WeightView view = w.quantizedView().weights;
+  for (const Row& row : kRows) {
+    BOOST_TEST(asked(row, view, 16, ScalarType::kHalf, true) == "");
+    BOOST_TEST(asked(row, view, 17, ScalarType::kHalf, true) == "more than 16 rows of X");
+    BOOST_TEST(asked(row, view, 1, ScalarType::kHalf, false) == "W is not used transposed");
+    BOOST_TEST(asked(row, w8.quantizedView().weights, 1, ScalarType::kHalf, true) == "W is not in 4 bits");
+  }
+  BOOST_TEST(asked(kRows[0], view, 1, ScalarType::kFloat, true) == "X is neither half nor bfloat16");
+  BOOST_TEST(asked(kRows[0], view.window(0, 1, 64, 64), 1, ScalarType::kHalf, true) ==
+             "rows of W do not begin and end at multiples of 64 codes");
+}
