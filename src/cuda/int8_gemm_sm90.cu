@@ -27,70 +27,20 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
-#include <type_traits>
 
-#include "epilogue.cuh"
-#include "int8_kernels.h"
-#include "int8_scale.cuh"
-#include "ptx_sm90.cuh"
+#include "int8_wgmma_finish.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
 namespace {
 
-constexpr int kTileP = 128;
-constexpr int kTileK = 128;  // bytes: the width of the swizzle
-constexpr int kConsumers = 256;
+using namespace wgmma;
+
 constexpr int kThreads = kConsumers + 128;
-constexpr int kOutliersAtOnce = 8;
 constexpr int kGroupP = 16;  // tiles in a column of the raster: 16·128 by 8·256 is nearly a square of 132 tiles
-constexpr int kConsumerBarrier = 1;
-
-template <int kTileQ>
-struct Tiling {
-  static constexpr int kBytesA = kTileP * kTileK;
-  static constexpr int kBytesB = kTileQ * kTileK;
-  static constexpr int kStageBytes = kBytesA + kBytesB;
-  static constexpr int kStages = kTileQ == 256 ? 4 : 6;  // 192 KB
-};
-
-/** Shared memory; stages at multiples of 1024, as the swizzle pattern asks. */
-template <int kTileQ>
-struct SharedMemory {
-  alignas(1024) std::int8_t stages[Tiling<kTileQ>::kStages][Tiling<kTileQ>::kStageBytes];
-  alignas(16) float outliersP[kOutliersAtOnce][kTileP];
-  alignas(16) float outliersQ[kOutliersAtOnce][kTileQ];
-  alignas(16) float statsP[kTileP];
-  alignas(16) float statsQ[kTileQ];
-  alignas(8) std::uint64_t full[Tiling<kTileQ>::kStages];
-  alignas(8) std::uint64_t empty[Tiling<kTileQ>::kStages];
-};
-
-/** One of the two factors: X with its row stats, or W with its absmax. */
-struct Side {
-  bool isX;
-  const float* stats;
-  const float* gathered;  // outlier columns, as in GatheredOutliers
-  Index gatheredStride;
-};
-
-struct WgmmaArgs {
-  DeviceDecomposedProduct p;  // y and epilogue in terms of p and q
-  Side sideP;
-  Side sideQ;
-  Index sizeP;
-  Index sizeQ;
-  Index tilesP;
-  Index tilesQ;
-  int steps;  // of kTileK
-};
 
 /** Where tile \a t lies: in columns of kGroupP tiles, one column after the other. */
-struct TileAt {
-  Index p;
-  Index q;
-};
 __device__ __forceinline__ TileAt tileAt(const WgmmaArgs& a, Index t) {
   const Index groupTiles = kGroupP * a.tilesQ, first = t / groupTiles * kGroupP, within = t % groupTiles;
   const Index height = a.tilesP - first < kGroupP ? a.tilesP - first : kGroupP;
@@ -163,221 +113,6 @@ __device__ __forceinline__ void multiplyTile(const WgmmaArgs& a, SharedMemory<kT
   if (speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
 }
 
-/** Whether a statistic may be scaled with in float, whatever the other is. */
-__device__ __forceinline__ bool isOrdinary(float stat) {
-  return stat == 0.0f || (stat >= 9.094947017729282e-13f && stat <= 1.099511627776e12f);  // 2⁻⁴⁰, 2⁴⁰
-}
-
-/** Brings the statistics of the tile. \returns whether all are ordinary. */
-template <int kTileQ>
-__device__ __forceinline__ bool loadStats(const WgmmaArgs& a, SharedMemory<kTileQ>& shared, const TileAt& at) {
-  ptx::syncThreads(kConsumerBarrier, kConsumers);  // the last tile's have been used
-  bool ordinary = true;
-  for (int i = static_cast<int>(threadIdx.x); i < kTileP + kTileQ; i += kConsumers) {
-    const bool ofP = i < kTileP;
-    const Index row = ofP ? at.p * kTileP + i : at.q * kTileQ + i - kTileP;
-    const float stat = row < (ofP ? a.sizeP : a.sizeQ) ? (ofP ? a.sideP : a.sideQ).stats[row] : 0.0f;
-    (ofP ? shared.statsP[i] : shared.statsQ[i - kTileP]) = stat;
-    ordinary = ordinary && isOrdinary(stat);
-  }
-  return !ptx::anyAtBarrier(kConsumerBarrier, kConsumers, !ordinary);
-}
-
-/** The rows of a tile that a thread holds, and its first column. */
-struct Place {
-  int row;  // and row + 8
-  int col;  // 8i + col, 8i + col + 1
-};
-
-__device__ __forceinline__ Place placeOf(int thread) { return {thread / 32 * 16 + thread % 32 / 4, thread % 4 * 2}; }
-
-/** Sums become values, in place: the registers are all taken. */
-template <int kTileQ>
-__device__ __forceinline__ void scale(const SharedMemory<kTileQ>& shared, const Place& place,
-                                      const int (&sums)[kTileQ / 2], float (&values)[kTileQ / 2]) {
-  const float a = static_cast<float>(rowScale(shared.statsP[place.row]));
-  const float b = static_cast<float>(rowScale(shared.statsP[place.row + 8]));
-#pragma unroll
-  for (int i = 0; i < kTileQ / 8; ++i) {
-    const float2 q = *reinterpret_cast<const float2*>(&shared.statsQ[8 * i + place.col]);
-    values[4 * i] = static_cast<float>(sums[4 * i]) * (a * q.x);
-    values[4 * i + 1] = static_cast<float>(sums[4 * i + 1]) * (a * q.y);
-    values[4 * i + 2] = static_cast<float>(sums[4 * i + 2]) * (b * q.x);
-    values[4 * i + 3] = static_cast<float>(sums[4 * i + 3]) * (b * q.y);
-  }
-}
-
-__device__ __forceinline__ float outlierOf(const WgmmaArgs& a, const Side& side, Index row, int o) {
-  if (o < kGatheredOutliers) return side.gathered[o * side.gatheredStride + row];
-  const Index k = a.p.activations.outliers[o];
-  return side.isX ? readFloat(a.p.x, row, k) : outlierWeight(a.p, row, k);
-}
-
-/** values += the outlier columns. */
-template <int kTileQ>
-__device__ __forceinline__ void addOutliers(const WgmmaArgs& a, SharedMemory<kTileQ>& shared, const TileAt& at,
-                                            const Place& place, int count, float (&values)[kTileQ / 2]) {
-  for (int first = 0; first < count; first += kOutliersAtOnce) {
-    ptx::syncThreads(kConsumerBarrier, kConsumers);  // what lies there has been used
-    constexpr int kBoth = kTileP + kTileQ;
-    for (int i = static_cast<int>(threadIdx.x); i < kOutliersAtOnce * kBoth; i += kConsumers) {
-      const int o = i / kBoth, r = i % kBoth;
-      const bool ofP = r < kTileP;
-      const Index row = ofP ? at.p * kTileP + r : at.q * kTileQ + r - kTileP;
-      const bool there = first + o < count && row < (ofP ? a.sizeP : a.sizeQ);
-      const float v = there ? outlierOf(a, ofP ? a.sideP : a.sideQ, row, first + o) : 0.0f;
-      (ofP ? shared.outliersP[o][r] : shared.outliersQ[o][r - kTileP]) = v;
-    }
-    ptx::syncThreads(kConsumerBarrier, kConsumers);
-    const int here = count - first < kOutliersAtOnce ? count - first : kOutliersAtOnce;
-    for (int o = 0; o < here; ++o) {
-      const float u = shared.outliersP[o][place.row], v = shared.outliersP[o][place.row + 8];
-#pragma unroll
-      for (int i = 0; i < kTileQ / 8; ++i) {
-        const float2 w = *reinterpret_cast<const float2*>(&shared.outliersQ[o][8 * i + place.col]);
-        values[4 * i] = fmaf(u, w.x, values[4 * i]);
-        values[4 * i + 1] = fmaf(u, w.y, values[4 * i + 1]);
-        values[4 * i + 2] = fmaf(v, w.x, values[4 * i + 2]);
-        values[4 * i + 3] = fmaf(v, w.y, values[4 * i + 3]);
-      }
-    }
-  }
-}
-
-template <typename T>
-__device__ __forceinline__ std::uint32_t packed(float first, float second) {
-  const T pair[2] = {fromFloat<T>(first), fromFloat<T>(second)};
-  return *reinterpret_cast<const std::uint32_t*>(pair);
-}
-
-/** Four lanes hold a 4×4 matrix of words, a row each of which v is their column; afterwards they hold its transpose:
- * lane c has what lanes 0 to 3 held in v[c]. */
-__device__ __forceinline__ void transposeInQuad(std::uint32_t (&v)[4], int c) {
-  const bool odd = c & 1, high = c & 2;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? v[i] : v[i + 1], 1);
-    (odd ? v[i] : v[i + 1]) = other;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t other = __shfl_xor_sync(0xffffffffu, high ? v[i] : v[i + 2], 2);
-    (high ? v[i] : v[i + 2]) = other;
-  }
-}
-
-/** What happens to a tile's values on their way to memory, from the leanest code to the most general. */
-enum class Finish {
-  kRound,   // no outliers, no epilogue, vectors stored
-  kAffine,  // outliers, bias, bounds and residual, these and the result in vectors
-  kAny,     // activations, any strides: finishSlowly()
-};
-
-/** Two neighbours of y's type. */
-template <typename T>
-__device__ __forceinline__ float2 loadPair(const T* from) {
-  if constexpr (sizeof(T) == 4) {
-    return *reinterpret_cast<const float2*>(from);
-  } else {
-    const std::uint32_t bits = *reinterpret_cast<const std::uint32_t*>(from);
-    const T* const pair = reinterpret_cast<const T*>(&bits);
-    return make_float2(toFloat(pair[0]), toFloat(pair[1]));
-  }
-}
-
-/** The epilogue's value but for its activation. */
-__device__ __forceinline__ float affine(const Epilogue& e, float acc, float bias, float residual) {
-  float v = e.alpha * acc + bias;
-  if (v < e.lower) v = e.lower;
-  if (v > e.upper) v = e.upper;
-  return v * e.sign + residual;
-}
-
-/** Row \a half of the thread's two. \param left  columns of Y from the tile's first on */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void finishAffine(const Epilogue& e, Index row, Index firstCol, int col, int left, int half,
-                                             float (&values)[kTileQ / 2]) {
-  const bool perCol = e.biasAxis == BiasAxis::kPerCol;
-  const T* const bias = static_cast<const T*>(e.bias) + firstCol + col;
-  const T* const residual = static_cast<const T*>(e.residual.data) + row * e.residual.rowStride + firstCol + col;
-  const float rowBias = e.biasAxis == BiasAxis::kPerRow ? toFloat(static_cast<const T*>(e.bias)[row]) : 0.0f;
-#pragma unroll
-  for (int i = 0; i < kTileQ / 8; ++i) {
-    if (8 * i + col >= left) continue;
-    float2 b = make_float2(rowBias, rowBias), r = make_float2(0, 0);
-    if (perCol) b = loadPair<T>(bias + 8 * i);
-    if (e.residual.data) r = loadPair<T>(residual + 8 * i);
-    float* const v = values + 4 * i + 2 * half;
-    v[0] = affine(e, v[0], b.x, e.residualSign * r.x);
-    v[1] = affine(e, v[1], b.y, e.residualSign * r.y);
-  }
-}
-
-/** Whole 32-byte sectors at a time. float: eight bytes a lane, four lanes side by side. 16 bits: four lanes exchange
- * their parts of four groups of eight columns, and store a group each. All lanes of a warp come here together. */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void storeSectors(T* tile, bool rowThere, int col, int left, int half,
-                                             const float (&values)[kTileQ / 2]) {
-  if constexpr (sizeof(T) == 4) {
-#pragma unroll
-    for (int i = 0; i < kTileQ / 8; ++i) {
-      if (rowThere && 8 * i + col < left)
-        *reinterpret_cast<float2*>(tile + col + 8 * i) =
-            make_float2(values[4 * i + 2 * half], values[4 * i + 2 * half + 1]);
-    }
-  } else {
-    const int c = col / 2;
-#pragma unroll
-    for (int i = 0; i < kTileQ / 8; i += 4) {
-      std::uint32_t v[4];
-#pragma unroll
-      for (int g = 0; g < 4; ++g) v[g] = packed<T>(values[4 * (i + g) + 2 * half], values[4 * (i + g) + 2 * half + 1]);
-      transposeInQuad(v, c);
-      if (rowThere && 8 * (i + c) < left)
-        *reinterpret_cast<uint4*>(tile + 8 * c + 8 * i) = make_uint4(v[0], v[1], v[2], v[3]);
-    }
-  }
-}
-
-/** A tile one value at a time, scaled as on the host. The loops are not unrolled, as 128 copies of an activation's code
- * are too many: registers cannot be indexed, so that the sums lie in local memory. */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void finishSlowly(const WgmmaArgs& a, const TileAt& at, const Place& place, int count,
-                                             const int (&sums)[kTileQ / 2]) {
-  int indexed[kTileQ / 2];
-#pragma unroll
-  for (int i = 0; i < kTileQ / 2; ++i) indexed[i] = sums[i];
-#pragma unroll 1
-  for (int i = 0; i < kTileQ / 2; ++i) {
-    const Index row = at.p * kTileP + place.row + i % 4 / 2 * 8;
-    const Index col = at.q * kTileQ + place.col + i / 4 * 8 + i % 2;
-    if (row >= a.sizeP || col >= a.sizeQ) continue;
-    float outliers = 0;
-    for (int o = 0; o < count; ++o)
-      outliers = fmaf(outlierOf(a, a.sideP, row, o), outlierOf(a, a.sideQ, col, o), outliers);
-    const float statP = a.sideP.stats[row], statQ = a.sideQ.stats[col];
-    const float v = scaledSum(exactDouble(indexed[i]), rowScale(a.sideP.isX ? statP : statQ),
-                              a.sideP.isX ? statQ : statP, outliers);
-    storeResult<T>(a.p.y, a.p.epilogue, v, row, col);
-  }
-}
-
-template <typename T, int kTileQ, Finish kFinish>
-__device__ __forceinline__ void finish(const WgmmaArgs& a, const TileAt& at, const Place& place,
-                                       float (&values)[kTileQ / 2]) {
-  const Index firstRow = at.p * kTileP + place.row, firstCol = at.q * kTileQ;
-  const int left = static_cast<int>(a.sizeQ - firstCol < kTileQ ? a.sizeQ - firstCol : kTileQ);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const Index row = firstRow + 8 * half;
-    const bool there = row < a.sizeP;
-    if (kFinish == Finish::kAffine && there)
-      finishAffine<T, kTileQ>(a.p.epilogue, row, firstCol, place.col, left, half, values);
-    T* const tile = static_cast<T*>(a.p.y.data) + row * a.p.y.rowStride + firstCol;
-    storeSectors<T, kTileQ>(tile, there, place.col, left, half, values);
-  }
-}
-
 /** A warpgroup that multiplies. */
 template <typename T, int kTileQ, Finish kFinish>
 __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>& shared) {
@@ -387,16 +122,17 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
   Ring<Tiling<kTileQ>::kStages> ring;
   for (Index t = blockIdx.x; t < a.tilesP * a.tilesQ; t += gridDim.x) {
     const TileAt at = tileAt(a, t);
+    const Stats<kTileQ> stats(a, at);
     int sums[kTileQ / 2];
     multiplyTile<kTileQ>(a, shared, warpgroup, ring, sums);
-    if (kFinish == Finish::kAny || !loadStats<kTileQ>(a, shared, at)) {
+    if (kFinish == Finish::kAny || !stats.share(shared)) {
       finishSlowly<T, kTileQ>(a, at, place, count, sums);
       continue;
     }
     float values[kTileQ / 2];
     scale<kTileQ>(shared, place, sums, values);
     if (kFinish == Finish::kAffine && count > 0) addOutliers<kTileQ>(a, shared, at, place, count, values);
-    finish<T, kTileQ, kFinish>(a, at, place, values);
+    finishFast<T, kTileQ, kFinish>(a, at, place, values);
   }
 }
 

@@ -211,7 +211,9 @@ const char* refuseDecomposedCublasLt(const DeviceDecomposedProduct& p, const Con
   return nullptr;
 }
 
-void runDecomposedCublasLt(const DeviceDecomposedProduct& p, Context& context) { CublasLtProduct(p, context).run(); }
+void runDecomposedCublasLt(const DeviceDecomposedProduct& p, Context& context) {
+  if (p.y.rows > 0 && p.y.cols > 0) CublasLtProduct(p, context).run();
+}
 
 const char* refuseDecomposedReference(const DeviceDecomposedProduct&, const Context&) { return nullptr; }
 
@@ -264,7 +266,8 @@ void int8Gemm(const Int8Product& p, Context& context) {
   };
   // Sums contiguous along C's rows go by B first, as cuBLASLt counts from column to column.
   const Factor b = factor(p.b, p.bStride, p.n, kCodeRows), a = factor(p.a, p.aStride, p.m, 1);
-  const bool inPlace = p.cColStride == 1 && p.cRowStride % kCodeRows == 0 && b.rows == p.n && isAligned(p.c, 16);
+  const bool inPlace =
+      p.cColStride == 1 && p.cRowStride >= p.n && p.cRowStride % kCodeRows == 0 && b.rows == p.n && isAligned(p.c, 16);
   if (inPlace) return runGemm(gemmOf(b, a, p.c, p.cRowStride), context);
   std::int32_t* const sums = scratch.array<std::int32_t>(p.m * b.rows);
   runGemm(gemmOf(b, a, sums, b.rows), context);
