@@ -7,7 +7,7 @@
 //                                         │ 512 B of Y: 16 B a lane │ … │ … │ … │
 //
 // Traffic  4-bit: 0.5 B of codes + 4/64 B of absmax + 2 B of Y = 2.56 B per weight (float: 4.56 B). int8: 3 or 5 B.
-// Work     A shift, a shuffle and a multiplication per weight, half a conversion: about 5 instructions with the loads,
+// Work     A shift, a shuffle and a multiplication per weight, half a conversion: 8 instructions with all addresses,
 //          where 17 fit in the time of the traffic (132 SMs at 1.75 GHz, 4.3 TB/s). Bound by memory.
 // Shape    A warp has four loads of 128 B in flight and writes full lines. The 16 levels lie in the lanes: no table in
 //          memory, nothing to set up, so small matrices are as well served.
@@ -79,7 +79,8 @@ struct Bits<8> {
   using Type = unsigned long long;
 };
 
-/** 4-bit codes of one row: what a lane loads for one store, and their values. */
+/** A lane's 4-bit codes of one row, from \a first on: what it loads for one store, and their values. Places behind the
+ * first are 32-bit constants: 64-bit arithmetic for each would cost as much as the decoding. */
 template <int kValues, bool kNested>
 class FourBitRow {
  public:
@@ -88,23 +89,24 @@ class FourBitRow {
     float absmax = 0;
   };
 
-  __device__ __forceinline__ FourBitRow(const WeightView& w, Index row)
-      : m_codes(static_cast<const std::uint8_t*>(w.codes)),
-        m_absmax(w.absmax),
-        m_begin(w.offset + row * w.stride),
+  __device__ __forceinline__ FourBitRow(const WeightView& w, Index row, Index first)
+      : m_absmax(w.absmax),
         m_blockShift(w.blockShift),
         m_level(w.codeTable[threadIdx.x % EigenQ::internal::kFourBitLevels]) {
     if (kNested && m_absmax.offsetAt) m_absmax.offset = *m_absmax.offsetAt;
     m_absmax.offsetAt = nullptr;
     if (kNested) m_absmax.plain = nullptr;  // so that the choice is made before the loads, which then go out together
+    const Index flat = w.offset + row * w.stride + first;
+    m_codes = static_cast<const std::uint8_t*>(w.codes) + flat / 2;
+    m_firstBlock = flat >> m_blockShift;
+    m_inBlock = static_cast<int>(flat - (m_firstBlock << m_blockShift));
   }
 
-  __device__ __forceinline__ Loaded load(Index col) const {
+  __device__ __forceinline__ Loaded load(int ahead) const {
     using Codes = typename Bits<kValues / 2>::Type;
-    const Index flat = m_begin + col;
-    const Index block = flat >> m_blockShift;  // values of one load never straddle a block
+    const Index block = m_firstBlock + ((m_inBlock + ahead) >> m_blockShift);  // one load never straddles blocks
     Loaded loaded;
-    loaded.codes = __ldg(reinterpret_cast<const Codes*>(m_codes + (flat >> 1)));
+    loaded.codes = __ldg(reinterpret_cast<const Codes*>(m_codes + ahead / 2));
     loaded.absmax = kNested ? m_absmax(block) : m_absmax.plain[block];
     return loaded;
   }
@@ -123,8 +125,8 @@ class FourBitRow {
  private:
   const std::uint8_t* m_codes;
   AbsmaxView m_absmax;
-  Index m_begin;
-  int m_blockShift;
+  Index m_firstBlock;
+  int m_inBlock, m_blockShift;
   float m_level;
 };
 
@@ -134,11 +136,12 @@ class Int8Row {
  public:
   using Loaded = typename Bits<kValues>::Type;
 
-  __device__ __forceinline__ Int8Row(const WeightView& w, Index row)
-      : m_codes(static_cast<const std::int8_t*>(w.codes) + w.offset + row * w.stride), m_absmax(w.rowAbsmax[row]) {}
+  __device__ __forceinline__ Int8Row(const WeightView& w, Index row, Index first)
+      : m_codes(static_cast<const std::int8_t*>(w.codes) + w.offset + row * w.stride + first),
+        m_absmax(w.rowAbsmax[row]) {}
 
-  __device__ __forceinline__ Loaded load(Index col) const {
-    return __ldg(reinterpret_cast<const Loaded*>(m_codes + col));
+  __device__ __forceinline__ Loaded load(int ahead) const {
+    return __ldg(reinterpret_cast<const Loaded*>(m_codes + ahead));
   }
 
   __device__ __forceinline__ void decode(const Loaded& loaded, float (&values)[kValues]) const {
@@ -154,25 +157,26 @@ class Int8Row {
 
 template <typename T, typename Row>
 __global__ void __launch_bounds__(kThreads) dequantizeRows(WeightView w, T* y, Index yStride, Index rowSegments) {
-  constexpr int kValues = kLaneValues<T>;
+  constexpr int kValues = kLaneValues<T>, kStep = kWarpSize * kValues;
   const Index warp = Index{blockIdx.x} * (kThreads / kWarpSize) + threadIdx.x / kWarpSize;
   if (warp >= w.rows * rowSegments) return;
   const Index row = w.rows == 1 ? 0 : warp / rowSegments;  // no division for a matrix that is one long row
   const Index first = (warp - row * rowSegments) * kSegment<T> + threadIdx.x % kWarpSize * kValues;
+  const Index left = w.cols - first;
+  const int mine = static_cast<int>(left < kSegment<T> ? left : kSegment<T>);  // steps ahead that lie in the row
 
-  const Row codes(w, row);
+  const Row codes(w, row, first);
   typename Row::Loaded loaded[kSteps] = {};
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
-    const Index col = first + step * kWarpSize * kValues;
-    if (col < w.cols) loaded[step] = codes.load(col);
+    if (step * kStep < mine) loaded[step] = codes.load(step * kStep);
   }
   uint4* const target = reinterpret_cast<uint4*>(y + row * yStride + first);
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
     float values[kValues];
     codes.decode(loaded[step], values);
-    if (first + step * kWarpSize * kValues < w.cols) target[step * kWarpSize] = pack(values, TypeTag<T>());
+    if (step * kStep < mine) target[step * kWarpSize] = pack(values, TypeTag<T>());
   }
 }
 

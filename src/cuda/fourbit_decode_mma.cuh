@@ -11,10 +11,9 @@
 //   shared memory      │ 256 × [ pair table: 32 copies, 128 B │ partial sums, 128 B ] │ rings │ nested code table │
 //
 // Traffic  0.5 B of codes + 4/64 B of absmax per weight; X stays in registers, Y is noise.
-// Work     1.6 instructions per weight at M ≤ 8, where 4.4 fit in the time of the traffic. A byte of codes picks both
-//          its weights from the table; entries are 256 B apart and every lane has a copy in its own bank, so that the
-//          byte is byte 1 of the address: one PRMT, one LDS, no conflicts. What counts is the load/store pipe: per 1024
-//          weights 16 passes for the table, 8 for the ring, 2 for scales = 39 weights a clock where memory gives 29.
+// Work     2.2 instructions per weight at M ≤ 8, 2.9 with what a tile costs (K = 8192); 4.4 fit in the time of the
+//          traffic. What counts is the load/store pipe: per 1024 weights 16 passes for the pair table, 8 for the ring,
+//          2 for scales = 39 weights a clock, where memory gives 29.
 // Depth    kStages - 1 units a warp are under way: 80 KiB an SM; 4.3 TB/s at 1 µs want 33.
 // Scales   absmax multiplies the float sums of its block, so that a weight's only rounding is that of the table: with
 //          levels pre-scaled by a constant that rounds well (bestScale) 7.8e-4 rms for NF4 in bfloat16, where
@@ -24,14 +23,13 @@
 #ifndef EIGENQ_CUDA_FOURBIT_DECODE_MMA_CUH
 #define EIGENQ_CUDA_FOURBIT_DECODE_MMA_CUH
 
-#include <eigen_q/src/FourBit.h>
 #include <eigen_q/src/Lowering.h>
 
 #include <cstdint>
 
 #include "epilogue.cuh"
+#include "fourbit_pair_table.cuh"
 #include "ptx.cuh"
-#include "scalar.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -47,8 +45,6 @@ constexpr int kChunk = 64, kUnit = 128;  // values of a row that four MMAs, and 
 constexpr int kColumns = 8;              // rows of X of one MMA
 constexpr int kStages = 6;
 
-constexpr int kTableEntries = 256, kEntryBytes = 256, kHoleOffset = 128;
-constexpr int kTableBytes = kTableEntries * kEntryBytes;
 constexpr int kStageRowBytes = kUnit / 2, kStageBytes = kTileRows * kStageRowBytes;
 constexpr int kRingBytes = kStages * kStageBytes;
 constexpr int kByteTableBytes = 256 * 4;
@@ -67,15 +63,6 @@ struct Problem {
 // ---- instructions
 // ----------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ std::uint32_t loadShared(std::uint32_t address) {
-  std::uint32_t value;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
-  return value;
-}
-__device__ __forceinline__ float loadSharedFloat(std::uint32_t address) { return __uint_as_float(loadShared(address)); }
-__device__ __forceinline__ void storeShared(std::uint32_t address, float value) {
-  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
-}
 /** 16 bytes; zeros where \a bytes is 0, and then \a source is not read. Neighbours are next: bring the whole line. */
 __device__ __forceinline__ void copyAsync(std::uint32_t target, const void* source, int bytes) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes)
@@ -93,65 +80,6 @@ __device__ __forceinline__ void multiplyAccumulate(float (&d)[4], const std::uin
 __device__ __forceinline__ void multiplyAccumulate(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                                    std::uint32_t b1, TypeTag<__half>) {
   ptx::mmaHalf(d, a[0], a[1], a[2], a[3], b0, b1);
-}
-
-// ---- the pair table
-// --------------------------------------------------------------------------------------------------
-
-/** Levels are stored times this and absmax divided by it. NF4: least rms error for normal weights among 20000 factors
- * in [1, 2], 7.8e-4 instead of 1.36e-3 in bfloat16, 8.0e-5 instead of 1.84e-4 in half. FP4: 1.5 makes all levels exact.
- */
-template <typename T>
-constexpr float kNF4Scale = 1.4367f;
-template <>
-constexpr float kNF4Scale<__half> = 1.3662f;
-constexpr float kFP4Scale = 1.5f;
-
-/** Of 1 and the two factors the one that rounds these levels best. The whole warp, a level a lane. */
-template <typename T>
-__device__ __forceinline__ float bestScale(float level) {
-  float best = 1, least = INFINITY;
-#pragma unroll
-  for (int candidate = 0; candidate < 3; ++candidate) {
-    const float scale = candidate == 0 ? 1.0f : candidate == 1 ? kNF4Scale<T> : kFP4Scale;
-    const float difference = toFloat(fromFloat<T>(level * scale)) / scale - level;
-    float error = difference * difference;
-#pragma unroll
-    for (int mask = 1; mask < EigenQ::internal::kFourBitLevels; mask *= 2)
-      error += __shfl_xor_sync(0xffffffffu, error, mask);
-    if (error < least) {
-      least = error;
-      best = scale;
-    }
-  }
-  return best;
-}
-
-/** Fills the table and \returns what absmax has to be multiplied by. The caller synchronises. */
-template <typename T>
-__device__ __forceinline__ float fillPairTable(std::uint32_t table, const float* codeTable) {
-  const int lane = threadIdx.x % 32;
-  const float level = codeTable[lane % EigenQ::internal::kFourBitLevels], scale = bestScale<T>(level);
-  const T mine = fromFloat<T>(level * scale);
-  const unsigned bits = *reinterpret_cast<const std::uint16_t*>(&mine);
-  constexpr int kParts = 8;  // of 16 bytes, four copies
-  for (int i = static_cast<int>(threadIdx.x); i < kTableEntries * kParts; i += kThreads) {
-    const int code = i / kParts;
-    const unsigned pair = __shfl_sync(0xffffffffu, bits, code / 16) | __shfl_sync(0xffffffffu, bits, code % 16) << 16;
-    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(table + code * kEntryBytes + i % kParts * 16),
-                 "r"(pair)
-                 : "memory");
-  }
-  return 1.0f / scale;
-}
-
-/** The two weights of byte \a kByte of \a codes: {0, 0, byte, 4·lane} is the place in the table. The table never
- * changes and \a codes come from behind the barrier that follows its making: the load may move freely. */
-template <int kByte>
-__device__ __forceinline__ std::uint32_t decodePair(std::uint32_t codes, std::uint32_t lane4, std::uint32_t table) {
-  std::uint32_t pair;
-  asm("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(__byte_perm(codes, lane4, 0x7604 | kByte << 4) + table));
-  return pair;
 }
 
 // ---- what a warp reads
@@ -349,7 +277,7 @@ class PartialSums {
   static_assert(2 * kValues * kWarps <= kTableEntries, "an entry has room for one value of a warp");
 
   __device__ __forceinline__ explicit PartialSums(std::uint32_t table)
-      : m_base(table + kHoleOffset + threadIdx.x % 32 * 4) {}
+      : m_base(table + kFreeOffset + threadIdx.x % 32 * 4) {}
 
   __device__ __forceinline__ void put(int buffer, int value, int warp, float sum) const {
     storeShared(place(buffer, value, warp), sum);

@@ -164,7 +164,9 @@ __device__ __forceinline__ void sumLane(float (&acc)[kRows * kTokens], const Pro
 
 /** Few tokens want loads under way, hence warps; many want their sums in registers. */
 template <int kTokens>
-constexpr int kBlocksPerMultiprocessor = kTokens == 1 ? 4 : kTokens == 2 ? 3 : 2;
+constexpr int kBlocksPerMultiprocessor = kTokens == 1   ? 4
+                                         : kTokens == 2 ? 3
+                                                        : 2;
 
 template <typename Access, int kTokens>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<kTokens>)

@@ -331,15 +331,14 @@ BOOST_AUTO_TEST_CASE(sumsAreMoreAccurateThanDequantisedWeights, *needsDevice()) 
       }
     }
     const DeviceBytes deviceX(x.bytes().data(), x.bytes().size(), context);
-    const DeviceBytes deviceY(y.bytes().data(), y.bytes().size(), context);
-    QuantizedProduct p;
-    p.x = constant(x.viewAt(deviceX.data()));
-    p.w = device.view();
-    p.y = y.viewAt(deviceY.data());
-    p.epilogue.residual = constant(p.y);
-    p.epilogue.residualSign = -1;
     for (const Row& row : kRows) {
-      EIGENQ_CUDA_CHECK(cudaMemcpy(deviceY.data(), y.bytes().data(), y.bytes().size(), cudaMemcpyHostToDevice));
+      const DeviceBytes deviceY(y.bytes().data(), y.bytes().size(), context);
+      QuantizedProduct p;
+      p.x = constant(x.viewAt(deviceX.data()));
+      p.w = device.view();
+      p.y = y.viewAt(deviceY.data());
+      p.epilogue.residual = constant(p.y);
+      p.epilogue.residualSign = -1;
       BOOST_REQUIRE(!row.lowering.refuse(p, context));
       row.lowering.run(p, context);
       const Frame found = y.with(deviceY.toHost());
