@@ -19,54 +19,38 @@ namespace {
 
 using namespace decode;
 
-constexpr int kUnroll = 4;  // steps whose loads are under way together
-
-/** What a lane multiplies in kUnroll steps. */
+/** The rows of X that a lane reads, and what it reads of them in kUnroll steps. */
 template <int kTiles>
-struct Batch {
-  uint4 low[kUnroll];             // row g of W
-  uint4 high[kUnroll];            // row g + 8
-  uint4 tokens[kUnroll][kTiles];  // row g of X, and g + 8
-};
-
-/** A lane's own rows. */
-template <int kTiles>
-struct Rows {
-  const std::int8_t* low;
-  const std::int8_t* high;
-  const std::int8_t* tokens[kTiles];
+struct Tokens {
+  const std::int8_t* rows[kTiles];
   bool present[kTiles];
+  uint4 codes[kUnroll][kTiles];
+
+  __device__ __forceinline__ Tokens(const DeviceDecomposedProduct& p, int g) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      present[t] = t * 8 + g < p.y.rows;
+      rows[t] = p.activations.codes + (t * 8 + g) * p.activations.stride;
+    }
+  }
+  __device__ __forceinline__ void load(Index k, Index depth) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        const bool there = present[t] && k + u * kStep < depth;  // codes of X are padded to 16
+        codes[u][t] = there ? ptx::loadCached(rows[t] + k + u * kStep) : make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
 };
 
-template <int kTiles, bool kAligned>
-__device__ __forceinline__ void load(const Rows<kTiles>& rows, Index k, Index depth, Batch<kTiles>& batch) {
-#pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    batch.low[u] = loadCodes<kAligned>(rows.low, k + u * kStep, depth);
-    batch.high[u] = loadCodes<kAligned>(rows.high, k + u * kStep, depth);
-  }
-#pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const bool there = rows.present[t] && k + u * kStep < depth;  // codes of X are padded to 16
-      batch.tokens[u][t] = there ? ptx::loadCached(rows.tokens[t] + k + u * kStep) : make_uint4(0, 0, 0, 0);
-    }
-  }
-}
-
 template <int kTiles>
-__device__ __forceinline__ void multiply(const Batch<kTiles>& batch, int (&sums)[kTiles][4]) {
+__device__ __forceinline__ void multiply(const WeightBatch& w, const Tokens<kTiles>& x, int (&sums)[kTiles][4]) {
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
-    const uint4& low = batch.low[u];
-    const uint4& high = batch.high[u];
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const uint4& x = batch.tokens[u][t];
-      ptx::mmaS8(sums[t], low.x, high.x, low.y, high.y, x.x, x.y);
-      ptx::mmaS8(sums[t], low.z, high.z, low.w, high.w, x.z, x.w);
-    }
+    for (int t = 0; t < kTiles; ++t) multiplyCodes(w.low[u], w.high[u], x.codes[u][t], sums[t]);
   }
 }
 
@@ -78,22 +62,12 @@ __global__ void __launch_bounds__(kThreads) decodeKernel(const __grid_constant__
   const Index firstRow = static_cast<Index>(blockIdx.x) * kRows, n = p.w.rows, depth = p.w.cols;
   const int m = static_cast<int>(p.y.rows);
 
-  // Rows beyond the last read the last: their sums are not stored.
-  const std::int8_t* const codes = static_cast<const std::int8_t*>(p.w.codes) + p.w.offset;
-  const Index lastRow = n - 1;
-  Rows<kTiles> rows;
-  rows.low = codes + (firstRow + g < lastRow ? firstRow + g : lastRow) * p.w.stride;
-  rows.high = codes + (firstRow + g + 8 < lastRow ? firstRow + g + 8 : lastRow) * p.w.stride;
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-    rows.present[t] = t * 8 + g < m;
-    rows.tokens[t] = p.activations.codes + (t * 8 + g) * p.activations.stride;
-  }
-
-  constexpr Index kTurn = static_cast<Index>(kWarps) * kUnroll * kStep;
+  const WeightRows rows(p.w, firstRow, g);
   Index k = static_cast<Index>(warp) * kUnroll * kStep + 16 * c;
-  Batch<kTiles> batch;
-  load<kTiles, kAligned>(rows, k, depth, batch);
+  WeightBatch w;
+  Tokens<kTiles> x(p, g);
+  load<kAligned>(rows, k, depth, w);
+  x.load(k, depth);
 
   const int token = thread / kRows, row = thread % kRows;  // the value of Y that this thread stores
   const Index j = firstRow + row;
@@ -105,10 +79,11 @@ __global__ void __launch_bounds__(kThreads) decodeKernel(const __grid_constant__
 
   int sums[kTiles][4] = {};
   while (true) {
-    multiply<kTiles>(batch, sums);
+    multiply<kTiles>(w, x, sums);
     k += kTurn;
     if (k - 16 * c >= depth) break;
-    load<kTiles, kAligned>(rows, k, depth, batch);
+    load<kAligned>(rows, k, depth, w);
+    x.load(k, depth);
   }
 
   storeParts<kTiles>(sums, warp, lane, parts);

@@ -42,6 +42,42 @@ __device__ __forceinline__ uint4 loadCodes(const std::int8_t* row, Index k, Inde
   return loadCodesBytewise(row + k, depth - k);
 }
 
+constexpr int kUnroll = 4;  // steps whose loads are under way together
+constexpr Index kTurn = static_cast<Index>(kWarps) * kUnroll * kStep;
+
+/** The rows of W that a lane reads; rows beyond the last are the last, and what comes of them is not stored. */
+struct WeightRows {
+  const std::int8_t* low;
+  const std::int8_t* high;
+
+  __device__ __forceinline__ WeightRows(const WeightView& w, Index firstRow, int g) {
+    const std::int8_t* const codes = static_cast<const std::int8_t*>(w.codes) + w.offset;
+    low = codes + (firstRow + g < w.rows ? firstRow + g : w.rows - 1) * w.stride;
+    high = codes + (firstRow + g + 8 < w.rows ? firstRow + g + 8 : w.rows - 1) * w.stride;
+  }
+};
+
+/** What a lane reads of W in kUnroll steps: 16 columns of two rows each. */
+struct WeightBatch {
+  uint4 low[kUnroll];
+  uint4 high[kUnroll];
+};
+
+template <bool kAligned>
+__device__ __forceinline__ void load(const WeightRows& rows, Index k, Index depth, WeightBatch& batch) {
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    batch.low[u] = loadCodes<kAligned>(rows.low, k + u * kStep, depth);
+    batch.high[u] = loadCodes<kAligned>(rows.high, k + u * kStep, depth);
+  }
+}
+
+/** sums += a step of int8 codes. \param x  16 columns of row g of X */
+__device__ __forceinline__ void multiplyCodes(const uint4& low, const uint4& high, const uint4& x, int (&sums)[4]) {
+  ptx::mmaS8(sums, low.x, high.x, low.y, high.y, x.x, x.y);
+  ptx::mmaS8(sums, low.z, high.z, low.w, high.w, x.z, x.w);
+}
+
 /** The sum over the warps of what each wrote, in their order. \a parts  (warp, token, row) */
 template <typename Sum>
 __device__ __forceinline__ Sum sumOfWarps(const Sum* parts, int token, int row) {

@@ -21,8 +21,6 @@ namespace {
 
 using namespace decode;
 
-constexpr int kUnroll = 4;  // steps whose loads of W are under way together
-
 __device__ __forceinline__ std::uint32_t asBits(__nv_bfloat162 v) { return *reinterpret_cast<std::uint32_t*>(&v); }
 __device__ __forceinline__ std::uint32_t asBits(__half2 v) { return *reinterpret_cast<std::uint32_t*>(&v); }
 __device__ __forceinline__ __nv_bfloat162 asBFloat16s(std::uint32_t bits) {
@@ -123,7 +121,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 PackedTokens packTokens(const ConstDenseView& x, Scratch& scratch, Context& context) {
   using Storage = typename Operand<T>::Storage;
-  const bool fits = Operand<T>::kPlanes == 1 && x.colStride == 1 && isAligned(x.data, 16) && x.cols % 16 == 0 &&
+  const bool fits = Operand<T>::kPlanes == 1 && x.colStride == 1 && isAlignedTo(x.data, 16) && x.cols % 16 == 0 &&
                     (x.rowStride % 8 == 0 || x.rows == 1);
   if (fits) return {x.data, x.rowStride};
   const Index stride = roundUp(x.cols, 16);
@@ -177,10 +175,7 @@ __global__ void __launch_bounds__(kThreads)
   const Index firstRow = static_cast<Index>(blockIdx.x) * kRows, n = p.w.rows, depth = p.w.cols;
   const int m = static_cast<int>(p.y.rows);
 
-  // Rows beyond the last read the last: their sums are not stored.
-  const std::int8_t* const codes = static_cast<const std::int8_t*>(p.w.codes) + p.w.offset;
-  const std::int8_t* const low = codes + (firstRow + g < n ? firstRow + g : n - 1) * p.w.stride;
-  const std::int8_t* const high = codes + (firstRow + g + 8 < n ? firstRow + g + 8 : n - 1) * p.w.stride;
+  const WeightRows rows(p.w, firstRow, g);
   const Storage* tokens[kTiles];
   bool present[kTiles];
 #pragma unroll
@@ -190,18 +185,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 
   float sums[kTiles][4] = {};
-  constexpr Index kSpan = static_cast<Index>(kUnroll) * kStep;
-  for (Index k = warp * kSpan; k < depth; k += kWarps * kSpan) {
-    uint4 w[kUnroll][2];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      w[u][0] = loadCodes<kAligned>(low, k + u * kStep + 16 * c, depth);
-      w[u][1] = loadCodes<kAligned>(high, k + u * kStep + 16 * c, depth);
-    }
+  for (Index k = static_cast<Index>(warp) * kUnroll * kStep; k < depth; k += kTurn) {
+    WeightBatch w;
+    load<kAligned>(rows, k + 16 * c, depth, w);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const Index at = k + u * kStep + 16 * c;
-      multiplyStep<T, kTiles>(w[u][0], w[u][1], tokens, present, m * x.stride, at, at < depth, sums);
+      multiplyStep<T, kTiles>(w.low[u], w.high[u], tokens, present, m * x.stride, at, at < depth, sums);
     }
   }
 
