@@ -148,6 +148,7 @@ struct Options {
   float threshold = 0;
   Index outliers = 0;  // columns with one
   bool epilogue = false;
+  Activation activation = Activation::kRelu;  // of the epilogue
   bool int8Activations = true;
 };
 
@@ -196,7 +197,7 @@ struct Case {
       p.epilogue.alpha = 0.5f;
       p.epilogue.biasAxis = BiasAxis::kPerCol;
       p.epilogue.bias = biasAt;
-      p.epilogue.activation = Activation::kRelu;
+      p.epilogue.activation = options.activation;
       p.epilogue.upper = 20;
       p.epilogue.sign = -1;
       p.epilogue.residual = residual.view(residualAt);
@@ -363,6 +364,8 @@ BOOST_AUTO_TEST_CASE(everyWayAgreesWithTheHost, *needsDevice()) {
       check(Case<Eigen::half>(shape, o), context, tally);
       o.epilogue = true;
       check(Case<float>(shape, o), context, tally);
+      o.activation = Activation::kNone;
+      check(Case<Eigen::half>(shape, o), context, tally);
       o.y = Layout::kColMajor;
       o.x = Layout::kColMajor;
       check(Case<Eigen::bfloat16>(shape, o), context, tally);
@@ -412,6 +415,27 @@ BOOST_AUTO_TEST_CASE(anyNumberOfOutliers, *needsDevice()) {
       check(Case<Eigen::half>(shape, o), context, tally);
       o.y = Layout::kColMajor;
       check(Case<Eigen::bfloat16>(shape, o), context, tally);
+    }
+  }
+  tally.report();
+}
+
+BOOST_AUTO_TEST_CASE(manyTiles, *needsDevice()) {
+  // More tiles than multiprocessors, in two columns of the raster of which the second is lower; rings of stages that
+  // run on from tile to tile.
+  Context context;
+  Tally tally;
+  for (const Shape& shape : {Shape{2200, 2104, 64}, Shape{2200, 2101, 400}, Shape{300, 9000, 144}}) {
+    for (const Layout y : {Layout::kRowMajor, Layout::kColMajor}) {
+      Options o;
+      o.y = y;
+      check(Case<Eigen::half>(shape, o), context, tally);
+      o.threshold = 6;
+      o.outliers = 9;
+      check(Case<Eigen::bfloat16>(shape, o), context, tally);
+      o.epilogue = true;
+      o.activation = Activation::kNone;
+      check(Case<float>(shape, o), context, tally);
     }
   }
   tally.report();
