@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MPL-2.0
+// Entrywise products, factors that only the device knows, and dropout. See op_elementwise.cuh.
+#include <eigen_q/src/gpu/OpKernels.h>
+
+#include "op_elementwise.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+template <typename T, int kWidth_>
+struct Product {
+  static constexpr int kWidth = kWidth_;
+  Columns<const T> a, b;
+  Columns<T> y;
+  bool accumulate;
+
+  __device__ void operator()(Index i, Index j) const {
+    float u[kWidth], v[kWidth];
+    load(a(j) + i, u);
+    load(b(j) + i, v);
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) u[k] *= v[k];
+    store(y(j) + i, u, accumulate);
+  }
+};
+
+/** alpha·factor·x, or alpha·factor in every entry without an x. */
+template <typename T, int kWidth_>
+struct Scaled {
+  static constexpr int kWidth = kWidth_;
+  Columns<const T> x;
+  Columns<T> y;
+  ConstDenseView factor;
+  float alpha;
+  bool accumulate;
+
+  __device__ void operator()(Index i, Index j) const {
+    const float f = alpha * loadScalar(factor);
+    float v[kWidth];
+    if (x) load(x(j) + i, v);
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) v[k] = x ? f * v[k] : f;
+    store(y(j) + i, v, accumulate);
+  }
+};
+
+void runScaled(const ConstDenseView& x, const ConstDenseView& factor, float alpha, const DenseView& y, bool accumulate,
+               Context& context) {
+  const Walk walk({x, asConst(y)});
+  if (walk.empty()) return;
+  dispatchWalk(walk, [&](auto tag, auto width) {
+    using T = typename decltype(tag)::type;
+    const Scaled<T, decltype(width)::value> op = {Columns<const T>(x), Columns<T>(y), factor, alpha, accumulate};
+    launchElementwise(x.data ? "scaleBy" : "broadcast", op, walk, context);
+  });
+}
+
+struct Words {
+  std::uint32_t w[4];
+};
+
+/** Words 4·block … 4·block + 3 of a stream: Philox4x32-10 with the counter and key of the host's RandomStream.
+ * Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011. */
+__device__ __forceinline__ Words philox(std::uint64_t block, std::uint64_t stream, std::uint64_t seed) {
+  constexpr std::uint32_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
+  constexpr std::uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
+  std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+  Words c = {{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+              static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)}};
+#pragma unroll
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{kMultiplier0} * c.w[0], p1 = std::uint64_t{kMultiplier1} * c.w[2];
+    c = {{static_cast<std::uint32_t>(p1 >> 32) ^ c.w[1] ^ key0, static_cast<std::uint32_t>(p1),
+          static_cast<std::uint32_t>(p0 >> 32) ^ c.w[3] ^ key1, static_cast<std::uint32_t>(p0)}};
+    key0 += kWeyl0;
+    key1 += kWeyl1;
+  }
+  return c;
+}
+
+constexpr unsigned kDropoutThreads = 256;
+
+/** A thread computes four words and masks the four entries they belong to, counted through the columns. */
+template <typename T>
+__global__ void __launch_bounds__(kDropoutThreads)
+    dropoutKernel(Columns<const T> x, Columns<T> y, Index rows, Index size, std::uint64_t seed, std::uint64_t stream,
+                  std::uint32_t threshold, float factor, bool accumulate) {
+  const Index step = Index{gridDim.x} * blockDim.x * 4;
+  for (Index first = (Index{blockIdx.x} * blockDim.x + threadIdx.x) * 4; first < size; first += step) {
+    const Words words = philox(static_cast<std::uint64_t>(first) / 4, stream, seed);
+    Index j = first / rows, i = first - j * rows;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (first + k >= size) break;
+      const float v[1] = {(words.w[k] >> 8) >= threshold ? factor * toFloat(x(j)[i]) : 0.0f};
+      store(y(j) + i, v, accumulate);
+      if (++i == rows) {
+        i = 0;
+        ++j;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void cwiseProduct(const ConstDenseView& a, const ConstDenseView& b, const DenseView& y, bool accumulate,
+                  Context& context) {
+  const Walk walk({a, b, asConst(y)});
+  if (walk.empty()) return;
+  dispatchWalk(walk, [&](auto tag, auto width) {
+    using T = typename decltype(tag)::type;
+    const Product<T, decltype(width)::value> op = {Columns<const T>(a), Columns<const T>(b), Columns<T>(y), accumulate};
+    launchElementwise("cwiseProduct", op, walk, context);
+  });
+}
+
+void scaleBy(const ConstDenseView& x, const ConstDenseView& factor, float alpha, const DenseView& y, bool accumulate,
+             Context& context) {
+  runScaled(x, factor, alpha, y, accumulate, context);
+}
+
+void broadcast(const ConstDenseView& value, float alpha, const DenseView& y, bool accumulate, Context& context) {
+  runScaled({}, value, alpha, y, accumulate, context);
+}
+
+void dropout(const Dropout& op, Context& context) {
+  assert(op.p >= 0 && op.p < 1 && "dropout: expected a probability in [0, 1)");
+  const Walk walk({op.x, asConst(op.y)});
+  if (walk.empty()) return;
+  const auto threshold = static_cast<std::uint32_t>(op.p * 16777216.0);  // 2²⁴, as on the host
+  const auto factor = static_cast<float>(1.0 / (1.0 - op.p));
+  const Index size = walk.rows * walk.cols;
+  const LaunchShape shape = {dim3(gridFor((size + 4 * kDropoutThreads - 1) / (4 * kDropoutThreads))), kDropoutThreads};
+  dispatchDeviceScalar(walk.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch("dropout", dropoutKernel<T>, shape, context, Columns<const T>(op.x), Columns<T>(op.y), walk.rows, size,
+           op.seed, op.stream, threshold, factor, op.accumulate);
+  });
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
