@@ -4,17 +4,16 @@
 //              q: 128 or 256 columns              A block is three warpgroups. One thread of the third has the copy
 //            ┌──────────────┬──────────┐          engine fill a ring of stages, 128 columns of codes deep; the others
 //   p: 64    │ warpgroup 0  │          │          multiply, 64 rows each, and hand a stage back when all of their warps
-//            ├──────────────┤  128 of  │          are done with it. Blocks are persistent: while two warpgroups write
-//   p: 64    │ warpgroup 1  │  k deep  │          one tile of Y, the ring fills for the next.
+//            ├──────────────┤  128 of  │          are done with it. Blocks are persistent: while a warpgroup writes its
+//   p: 64    │ warpgroup 1  │  k deep  │          half of a tile of Y, the other multiplies and the ring fills.
 //            └──────────────┴──────────┘
 //
 // p runs over rows of Y and q over columns where rows are contiguous; Y column-major is its transpose, with X and W
 // exchanged. So stores are always along q.
 //
-// Traffic  (128 + 256)·k B a tile from the second-level cache for 128·256·k products: 48 B a clock and multiprocessor
-// at
-//          the tensor cores' full rate. Tiles that run together form a square, so that memory sees each code a few
-//          times.
+// Traffic  (128 + 256)·k B a tile from the second-level cache for 128·256·k products: at the tensor cores' full rate
+//          48 B a clock and multiprocessor. Tiles that run together form a square, so that memory sees each code a few
+//          times only.
 // Work     2·m·n·k operations at nominally 1979 TOP/s; 1580 is what random data leave of it.
 // Epilogue 128 values a thread. The scale is r32(sum)·r32(row stat·absmax/127²): three roundings of float beside the
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of
@@ -37,13 +36,20 @@ namespace {
 
 using namespace wgmma;
 
-constexpr int kThreads = kConsumers + 128;
-constexpr int kGroupP = 16;  // tiles in a column of the raster: 16·128 by 8·256 is nearly a square of 132 tiles
+constexpr int kConsumers = kTileP / kGroupRows * kGroup;
+constexpr int kThreads = kConsumers + kGroup;
+constexpr int kRasterP = 16;  // tiles in a column of the raster: 16·128 by 8·256 is nearly a square of 132 tiles
 
-/** Where tile \a t lies: in columns of kGroupP tiles, one column after the other. */
+/** A tile, counted in tiles. */
+struct TileAt {
+  Index p;
+  Index q;
+};
+
+/** Where tile \a t lies: in columns of kRasterP tiles, one column after the other. */
 __device__ __forceinline__ TileAt tileAt(const WgmmaArgs& a, Index t) {
-  const Index groupTiles = kGroupP * a.tilesQ, first = t / groupTiles * kGroupP, within = t % groupTiles;
-  const Index height = a.tilesP - first < kGroupP ? a.tilesP - first : kGroupP;
+  const Index groupTiles = kRasterP * a.tilesQ, first = t / groupTiles * kRasterP, within = t % groupTiles;
+  const Index height = a.tilesP - first < kRasterP ? a.tilesP - first : kRasterP;
   return {first + within % height, within / height};
 }
 
@@ -98,7 +104,7 @@ __device__ __forceinline__ void multiplyTile(const WgmmaArgs& a, SharedMemory<kT
   for (int step = 0; step < a.steps; ++step, ring.advance()) {
     ptx::wait(ptx::sharedAddress(&shared.full[ring.stage]), ring.parity);
     const std::uint32_t from = ptx::sharedAddress(shared.stages[ring.stage]);
-    const std::uint64_t operandA = wgmmaOperand(from + warpgroup * 64 * kTileK);
+    const std::uint64_t operandA = wgmmaOperand(from + warpgroup * kGroupRows * kTileK);
     const std::uint64_t operandB = wgmmaOperand(from + Tiles::kBytesA);
     ptx::wgmmaFence();
 #pragma unroll
@@ -116,23 +122,25 @@ __device__ __forceinline__ void multiplyTile(const WgmmaArgs& a, SharedMemory<kT
 /** A warpgroup that multiplies. */
 template <typename T, int kTileQ, Finish kFinish>
 __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>& shared) {
-  const int thread = static_cast<int>(threadIdx.x), warpgroup = thread / 128;
-  const Place place = placeOf(thread);
+  const int thread = static_cast<int>(threadIdx.x), warpgroup = thread / kGroup;
+  const Place place = placeOf(thread % kGroup);
+  Own<kTileQ>& own = shared.own[warpgroup];
   const int count = kFinish == Finish::kRound ? 0 : outlierCount(a.p.activations);
   Ring<Tiling<kTileQ>::kStages> ring;
   for (Index t = blockIdx.x; t < a.tilesP * a.tilesQ; t += gridDim.x) {
     const TileAt at = tileAt(a, t);
-    const Stats<kTileQ> stats(a, at);
+    const Part part = {at.p * kTileP + warpgroup * kGroupRows, at.q * kTileQ, 1 + warpgroup};
+    const Stats<kTileQ> stats(a, part);
     int sums[kTileQ / 2];
     multiplyTile<kTileQ>(a, shared, warpgroup, ring, sums);
-    if (kFinish == Finish::kAny || !stats.share(shared)) {
-      finishSlowly<T, kTileQ>(a, at, place, count, sums);
+    if (kFinish == Finish::kAny || !stats.share(part, own)) {
+      finishSlowly<T, kTileQ>(a, part, place, count, sums);
       continue;
     }
     float values[kTileQ / 2];
-    scale<kTileQ>(shared, place, sums, values);
-    if (kFinish == Finish::kAffine && count > 0) addOutliers<kTileQ>(a, shared, at, place, count, values);
-    finishFast<T, kTileQ, kFinish>(a, at, place, values);
+    scale<kTileQ>(own, place, sums, values);
+    if (kFinish == Finish::kAffine && count > 0) addOutliers<kTileQ>(a, part, place, count, own, values);
+    finishFast<T, kTileQ, kFinish>(a, part, place, values);
   }
 }
 

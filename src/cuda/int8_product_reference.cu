@@ -3,6 +3,7 @@
 // any depth. Beside it, plain copies of codes and sums for the ways that need theirs laid out otherwise.
 //
 // Traffic  k bytes of X and of W a value, from the caches: for odd cases, not for speed.
+// Needs    nothing.
 #include "epilogue.cuh"
 #include "int8_kernels.h"
 #include "int8_scale.cuh"

@@ -8,8 +8,8 @@
 //          can be issued.
 // Exact    A code is exact in half and in bfloat16, a float is the sum of three bfloat16, and their products are exact
 //          in the float that they are summed in. The scale meets the sum in double: one rounding, where decoding every
-//          weight has two. bfloat16 codes carry a factor 2⁻²⁴, which a lane gets for free: sums of finite values do not
-//          overflow before they are scaled, as they would not on the host.
+//          weight has two. bfloat16 codes carry a factor 2⁻¹², which costs nothing: so a sum with codes leaves the
+//          range of float no sooner than the host's sum with weights of ordinary size.
 // Needs    M ≤ 16. Rows of W at 16-byte boundaries; others are read bytewise, several times slower.
 #include "epilogue.cuh"
 #include "int8_decode.cuh"
@@ -36,13 +36,13 @@ template <>
 struct Operand<__nv_bfloat16> {
   using Storage = __nv_bfloat16;
   static constexpr int kPlanes = 1;
-  static constexpr double kUnit = 16777216.0;  // what a sum of pairs() is short of
+  static constexpr double kUnit = 4096;  // what a sum of pairs() is short of
 
-  /** Four codes as two pairs of code·2⁻²⁴. Bytes 0x37 above a code's lower seven bits b are (128 + b)·2⁻²⁴; above its
-   * sign bit alone 128·2⁻²⁴, or 256·2⁻²⁴ where it is set. Their difference is exact. */
+  /** Four codes as two pairs of code·2⁻¹². Bytes 0x3d above a code's lower seven bits b are (128 + b)·2⁻¹²; above its
+   * sign bit alone 128·2⁻¹², or 256·2⁻¹² where it is set. Their difference is exact. */
   static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
-    first = pair(__byte_perm(codes, 0x37373737u, 0x4140));
-    second = pair(__byte_perm(codes, 0x37373737u, 0x4342));
+    first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4140));
+    second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4342));
   }
   static __device__ __forceinline__ void multiply(float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                                                   std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {

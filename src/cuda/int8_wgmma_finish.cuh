@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 // What int8_gemm_sm90.cu does with a tile's sums: 128 or 64 a thread, in registers.
 //
-//   fragment   thread 32w + 4g + c of a warpgroup holds rows 16w + g and 16w + g + 8 of its 64, and in each group of
-//   eight
+//   fragment   thread 32w + 4g + c of a warpgroup holds rows 16w + g and 16w + g + 8 of its 64, and of each group of 8
 //              columns 8i + 2c and 8i + 2c + 1: sums 4i, 4i + 1 of the upper row, 4i + 2, 4i + 3 of the lower one
 #ifndef EIGENQ_CUDA_INT8_WGMMA_FINISH_CUH
 #define EIGENQ_CUDA_INT8_WGMMA_FINISH_CUH
@@ -20,10 +19,10 @@ namespace internal {
 namespace wgmma {
 
 constexpr int kTileP = 128;
-constexpr int kTileK = 128;  // bytes: the width of the swizzle
-constexpr int kConsumers = 256;
+constexpr int kTileK = 128;     // bytes: the width of the swizzle
+constexpr int kGroup = 128;     // threads of a warpgroup
+constexpr int kGroupRows = 64;  // of a tile
 constexpr int kOutliersAtOnce = 8;
-constexpr int kConsumerBarrier = 1;
 
 template <int kTileQ>
 struct Tiling {
@@ -33,14 +32,21 @@ struct Tiling {
   static constexpr int kStages = kTileQ == 256 ? 4 : 6;  // 192 KB
 };
 
+/** What the threads of a warpgroup that multiplies show each other. Warpgroups wait for nothing of one another, so that
+ * one may still multiply while the other finishes its half of a tile. */
+template <int kTileQ>
+struct Own {
+  alignas(16) float outliersP[kOutliersAtOnce][kGroupRows];
+  alignas(16) float outliersQ[kOutliersAtOnce][kTileQ];
+  alignas(16) float statsP[kGroupRows];
+  alignas(16) float statsQ[kTileQ];
+};
+
 /** Shared memory; stages at multiples of 1024, as the swizzle pattern asks. */
 template <int kTileQ>
 struct SharedMemory {
   alignas(1024) std::int8_t stages[Tiling<kTileQ>::kStages][Tiling<kTileQ>::kStageBytes];
-  alignas(16) float outliersP[kOutliersAtOnce][kTileP];
-  alignas(16) float outliersQ[kOutliersAtOnce][kTileQ];
-  alignas(16) float statsP[kTileP];
-  alignas(16) float statsQ[kTileQ];
+  Own<kTileQ> own[kTileP / kGroupRows];
   alignas(8) std::uint64_t full[Tiling<kTileQ>::kStages];
   alignas(8) std::uint64_t empty[Tiling<kTileQ>::kStages];
 };
@@ -64,11 +70,21 @@ struct WgmmaArgs {
   int steps;  // of kTileK
 };
 
-/** A tile, counted in tiles. */
-struct TileAt {
-  Index p;
-  Index q;
+/** A warpgroup's part of a tile. */
+struct Part {
+  Index row;  // its first, and the tile's first column
+  Index col;
+  int barrier;
 };
+
+/** The row of a factor that stands behind number i of the part's kGroupRows rows and kTileQ columns; -1: there is none.
+ */
+template <int kTileQ>
+__device__ __forceinline__ Index factorRow(const WgmmaArgs& a, const Part& part, int i) {
+  const bool ofP = i < kGroupRows;
+  const Index row = ofP ? part.row + i : part.col + i - kGroupRows;
+  return i < kGroupRows + kTileQ && row < (ofP ? a.sizeP : a.sizeQ) ? row : -1;
+}
 
 /** Whether a statistic may be scaled with in float, whatever the other is. */
 __device__ __forceinline__ bool isOrdinary(float stat) {
@@ -78,35 +94,33 @@ __device__ __forceinline__ bool isOrdinary(float stat) {
 /** The statistics of a tile that a thread brings: asked for before the products, so that they are there behind them. */
 template <int kTileQ>
 struct Stats {
-  static constexpr int kEach = (kTileP + kTileQ + kConsumers - 1) / kConsumers;
+  static constexpr int kEach = (kGroupRows + kTileQ + kGroup - 1) / kGroup;
   float values[kEach];
 
-  __device__ __forceinline__ Stats(const WgmmaArgs& a, const TileAt& at) {
+  __device__ __forceinline__ Stats(const WgmmaArgs& a, const Part& part) {
 #pragma unroll
     for (int e = 0; e < kEach; ++e) {
-      const int i = static_cast<int>(threadIdx.x) + e * kConsumers;
-      const bool ofP = i < kTileP;
-      const Index row = ofP ? at.p * kTileP + i : at.q * kTileQ + i - kTileP;
-      const bool there = i < kTileP + kTileQ && row < (ofP ? a.sizeP : a.sizeQ);
-      values[e] = there ? (ofP ? a.sideP : a.sideQ).stats[row] : 0.0f;
+      const int i = static_cast<int>(threadIdx.x) % kGroup + e * kGroup;
+      const Index row = factorRow<kTileQ>(a, part, i);
+      values[e] = row >= 0 ? (i < kGroupRows ? a.sideP : a.sideQ).stats[row] : 0.0f;
     }
   }
 
-  /** Puts them where all see them. \returns whether those of the tile are all ordinary. */
-  __device__ __forceinline__ bool share(SharedMemory<kTileQ>& shared) const {
-    ptx::syncThreads(kConsumerBarrier, kConsumers);  // the last tile's have been used
+  /** Puts them where the warpgroup sees them. \returns whether those of the part are all ordinary. */
+  __device__ __forceinline__ bool share(const Part& part, Own<kTileQ>& own) const {
+    ptx::syncThreads(part.barrier, kGroup);  // the last tile's have been used
     bool ordinary = true;
 #pragma unroll
     for (int e = 0; e < kEach; ++e) {
-      const int i = static_cast<int>(threadIdx.x) + e * kConsumers;
-      if (i < kTileP + kTileQ) (i < kTileP ? shared.statsP[i] : shared.statsQ[i - kTileP]) = values[e];
+      const int i = static_cast<int>(threadIdx.x) % kGroup + e * kGroup;
+      if (i < kGroupRows + kTileQ) (i < kGroupRows ? own.statsP[i] : own.statsQ[i - kGroupRows]) = values[e];
       ordinary = ordinary && isOrdinary(values[e]);
     }
-    return !ptx::anyAtBarrier(kConsumerBarrier, kConsumers, !ordinary);
+    return !ptx::anyAtBarrier(part.barrier, kGroup, !ordinary);
   }
 };
 
-/** The rows of a tile that a thread holds, and its first column. */
+/** The rows of a part that a thread holds, and its first column. */
 struct Place {
   int row;  // and row + 8
   int col;  // 8i + col, 8i + col + 1
@@ -116,13 +130,13 @@ __device__ __forceinline__ Place placeOf(int thread) { return {thread / 32 * 16 
 
 /** Sums become values, in place: the registers are all taken. */
 template <int kTileQ>
-__device__ __forceinline__ void scale(const SharedMemory<kTileQ>& shared, const Place& place,
-                                      const int (&sums)[kTileQ / 2], float (&values)[kTileQ / 2]) {
-  const float a = static_cast<float>(rowScale(shared.statsP[place.row]));
-  const float b = static_cast<float>(rowScale(shared.statsP[place.row + 8]));
+__device__ __forceinline__ void scale(const Own<kTileQ>& own, const Place& place, const int (&sums)[kTileQ / 2],
+                                      float (&values)[kTileQ / 2]) {
+  const float a = static_cast<float>(rowScale(own.statsP[place.row]));
+  const float b = static_cast<float>(rowScale(own.statsP[place.row + 8]));
 #pragma unroll
   for (int i = 0; i < kTileQ / 8; ++i) {
-    const float2 q = *reinterpret_cast<const float2*>(&shared.statsQ[8 * i + place.col]);
+    const float2 q = *reinterpret_cast<const float2*>(&own.statsQ[8 * i + place.col]);
     values[4 * i] = static_cast<float>(sums[4 * i]) * (a * q.x);
     values[4 * i + 1] = static_cast<float>(sums[4 * i + 1]) * (a * q.y);
     values[4 * i + 2] = static_cast<float>(sums[4 * i + 2]) * (b * q.x);
@@ -138,26 +152,24 @@ __device__ __forceinline__ float outlierOf(const WgmmaArgs& a, const Side& side,
 
 /** values += the outlier columns. */
 template <int kTileQ>
-__device__ __forceinline__ void addOutliers(const WgmmaArgs& a, SharedMemory<kTileQ>& shared, const TileAt& at,
-                                            const Place& place, int count, float (&values)[kTileQ / 2]) {
+__device__ __forceinline__ void addOutliers(const WgmmaArgs& a, const Part& part, const Place& place, int count,
+                                            Own<kTileQ>& own, float (&values)[kTileQ / 2]) {
   for (int first = 0; first < count; first += kOutliersAtOnce) {
-    ptx::syncThreads(kConsumerBarrier, kConsumers);  // what lies there has been used
-    constexpr int kBoth = kTileP + kTileQ;
-    for (int i = static_cast<int>(threadIdx.x); i < kOutliersAtOnce * kBoth; i += kConsumers) {
-      const int o = i / kBoth, r = i % kBoth;
-      const bool ofP = r < kTileP;
-      const Index row = ofP ? at.p * kTileP + r : at.q * kTileQ + r - kTileP;
-      const bool there = first + o < count && row < (ofP ? a.sizeP : a.sizeQ);
-      const float v = there ? outlierOf(a, ofP ? a.sideP : a.sideQ, row, first + o) : 0.0f;
-      (ofP ? shared.outliersP[o][r] : shared.outliersQ[o][r - kTileP]) = v;
+    ptx::syncThreads(part.barrier, kGroup);  // what lies there has been used
+    constexpr int kBoth = kGroupRows + kTileQ;
+    for (int at = static_cast<int>(threadIdx.x) % kGroup; at < kOutliersAtOnce * kBoth; at += kGroup) {
+      const int o = at / kBoth, i = at % kBoth;
+      const Index row = first + o < count ? factorRow<kTileQ>(a, part, i) : -1;
+      const float v = row >= 0 ? outlierOf(a, i < kGroupRows ? a.sideP : a.sideQ, row, first + o) : 0.0f;
+      (i < kGroupRows ? own.outliersP[o][i] : own.outliersQ[o][i - kGroupRows]) = v;
     }
-    ptx::syncThreads(kConsumerBarrier, kConsumers);
+    ptx::syncThreads(part.barrier, kGroup);
     const int here = count - first < kOutliersAtOnce ? count - first : kOutliersAtOnce;
     for (int o = 0; o < here; ++o) {
-      const float u = shared.outliersP[o][place.row], v = shared.outliersP[o][place.row + 8];
+      const float u = own.outliersP[o][place.row], v = own.outliersP[o][place.row + 8];
 #pragma unroll
       for (int i = 0; i < kTileQ / 8; ++i) {
-        const float2 w = *reinterpret_cast<const float2*>(&shared.outliersQ[o][8 * i + place.col]);
+        const float2 w = *reinterpret_cast<const float2*>(&own.outliersQ[o][8 * i + place.col]);
         values[4 * i] = fmaf(u, w.x, values[4 * i]);
         values[4 * i + 1] = fmaf(u, w.y, values[4 * i + 1]);
         values[4 * i + 2] = fmaf(v, w.x, values[4 * i + 2]);
@@ -265,15 +277,15 @@ __device__ __forceinline__ void storeSectors(T* tile, bool rowThere, int col, in
 /** A tile one value at a time, scaled as on the host. The loops are not unrolled, as 128 copies of an activation's code
  * are too many: registers cannot be indexed, so that the sums lie in local memory. */
 template <typename T, int kTileQ>
-__device__ __forceinline__ void finishSlowly(const WgmmaArgs& a, const TileAt& at, const Place& place, int count,
+__device__ __forceinline__ void finishSlowly(const WgmmaArgs& a, const Part& part, const Place& place, int count,
                                              const int (&sums)[kTileQ / 2]) {
   int indexed[kTileQ / 2];
 #pragma unroll
   for (int i = 0; i < kTileQ / 2; ++i) indexed[i] = sums[i];
 #pragma unroll 1
   for (int i = 0; i < kTileQ / 2; ++i) {
-    const Index row = at.p * kTileP + place.row + i % 4 / 2 * 8;
-    const Index col = at.q * kTileQ + place.col + i / 4 * 8 + i % 2;
+    const Index row = part.row + place.row + i % 4 / 2 * 8;
+    const Index col = part.col + place.col + i / 4 * 8 + i % 2;
     if (row >= a.sizeP || col >= a.sizeQ) continue;
     float outliers = 0;
     for (int o = 0; o < count; ++o)
@@ -286,9 +298,9 @@ __device__ __forceinline__ void finishSlowly(const WgmmaArgs& a, const TileAt& a
 }
 
 template <typename T, int kTileQ, Finish kFinish>
-__device__ __forceinline__ void finishFast(const WgmmaArgs& a, const TileAt& at, const Place& place,
+__device__ __forceinline__ void finishFast(const WgmmaArgs& a, const Part& part, const Place& place,
                                            float (&values)[kTileQ / 2]) {
-  const Index firstRow = at.p * kTileP + place.row, firstCol = at.q * kTileQ;
+  const Index firstRow = part.row + place.row, firstCol = part.col;
   const int left = static_cast<int>(a.sizeQ - firstCol < kTileQ ? a.sizeQ - firstCol : kTileQ);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
