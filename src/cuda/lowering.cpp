@@ -3,6 +3,8 @@
 #include "context_state.h"
 #include "dense_product.h"
 #include "device_lowering.h"
+#include "fourbit_decode.h"
+#include "int8_product.h"
 #include "product_reference.h"
 #include "via_dense.h"
 
@@ -28,6 +30,24 @@ const char* refuseNothing(const Product&, const Context&) {
 }
 
 constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
+    {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
+    {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
+    {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
+    {"int8.decode", refuseInt8Decode, runInt8Decode},
+    {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},
+    {"int8.cublaslt", refuseInt8CublasLt, runInt8CublasLt},
+    {"int8.reference", refuseInt8Reference, runInt8Reference},
+    {"int8.decode.weightonly", refuseInt8WeightOnlyDecode, runInt8WeightOnlyDecode},
+    {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
+    {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
+    {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
+    {"int8.decode", refuseInt8Decode, runInt8Decode},
+#if defined(EIGENQ_HAVE_SM90A)
+    {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},
+#endif
+    {"int8.cublaslt", refuseInt8CublasLt, runInt8CublasLt},
+    {"int8.decomposed", refuseInt8Reference, runInt8Reference},
+    {"int8.weightonly.decode", refuseInt8WeightOnlyDecode, runInt8WeightOnlyDecode},
     {"dequantize+cublaslt", refuseViaDense, runViaDense},
     {"reference", refuseNothing, runReference},
 };
