@@ -9,8 +9,8 @@
 namespace EigenQ {
 namespace test {
 
-/** The precondition of every case that needs a GPU: `BOOST_AUTO_TEST_CASE(name, * needsDevice())`. Without one, the case
- * is skipped and Boost.Test prints the reason. */
+/** The precondition of every case that needs a GPU: `BOOST_AUTO_TEST_CASE(name, * needsDevice())`. Without one, the
+ * case is skipped and Boost.Test prints the reason. */
 inline boost::unit_test::precondition needsDevice() {
   return boost::unit_test::precondition([](boost::unit_test::test_unit_id) {
     const char* const why = gpu::whyNoDevice();

@@ -13,7 +13,7 @@ namespace gpu {
 template <typename Scalar, int Options>
 class HostTransfer;
 
-/** A rows×cols matrix in device memory. Moved cheaply, never copied by accident: clone() copies.
+/** A rows×cols matrix in device memory. Moved cheaply; y = x and clone() copy, nothing else does.
  *
  * Assignments of products, sums and activations run kernels on the stream of a context, Context::current() or that of
  * y.device(context) = …, and return before they have run. Matrices may be used from several contexts: each waits for
@@ -35,8 +35,11 @@ class DeviceMatrix : public DeviceBase<DeviceMatrix<Scalar_, Options>> {
   DeviceMatrix(const Xpr& xpr) {
     *this = xpr;
   }
-  DeviceMatrix(const DeviceMatrix&) = delete;
-  DeviceMatrix& operator=(const DeviceMatrix&) = delete;
+  DeviceMatrix(const DeviceMatrix&) = delete;  // passing by value would copy unseen
+  DeviceMatrix& operator=(const DeviceMatrix& other) {
+    internal::assign(*this, other, internal::Store::kSet, Context::current(), /*noalias=*/false);
+    return *this;
+  }
   DeviceMatrix(DeviceMatrix&& other) noexcept { swap(other); }
   DeviceMatrix& operator=(DeviceMatrix&& other) noexcept {
     swap(other);

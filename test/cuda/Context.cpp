@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MPL-2.0
+#define BOOST_TEST_MODULE Context
+#include <boost/test/unit_test.hpp>
+
+#include <thread>
+
+#include <cuda_runtime_api.h>
+
+#include <eigen_q/Cuda>
+
+#include "Device.h"
+
+using namespace EigenQ;
+using Eigen::MatrixXf;
+using gpu::Context;
+using gpu::DeviceMatrix;
+using test::needsDevice;
+
+namespace {
+
+/** Keeps a stream busy for a while: copies of 1 GiB, some 250 µs each on a fast device. */
+class Busy {
+ public:
+  explicit Busy(Context& context) : m_memory(std::size_t{1} << 30, context) {
+    for (int i = 0; i < 40; ++i)
+      cudaMemcpyAsync(m_memory.data(), static_cast<char*>(m_memory.data()) + (1 << 29), 1 << 29,
+                      cudaMemcpyDeviceToDevice, context.stream());
+  }
+  static bool idle(const Context& context) { return cudaStreamQuery(context.stream()) == cudaSuccess; }
+
+ private:
+  gpu::internal::MemoryBlock m_memory;
+};
+
+std::size_t freeMemory() {
+  std::size_t free = 0, total = 0;
+  BOOST_TEST_REQUIRE(cudaMemGetInfo(&free, &total) == cudaSuccess);
+  return free;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(aMissingDeviceHasAnErrorOfItsOwn) {
+  BOOST_CHECK_THROW(Context(gpu::deviceCount() + 3), NoCudaDevice);
+  if (gpu::deviceCount() == 0) {
+    BOOST_TEST(gpu::whyNoDevice() != nullptr);
+    BOOST_CHECK_THROW(Context::current(), NoCudaDevice);
+  } else {
+    BOOST_TEST(gpu::whyNoDevice() == nullptr);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(aContextKnowsItsDevice, *needsDevice()) {
+  Context context;
+  BOOST_TEST(context.device() == 0);
+  BOOST_TEST(context.stream() != nullptr);
+  BOOST_TEST(context.properties().major >= 8);
+  BOOST_TEST(!context.properties().name.empty());
+  BOOST_TEST(context.multiprocessors() > 0);
+}
+
+BOOST_AUTO_TEST_CASE(everyThreadHasItsOwnContextAndMayChooseAnother, *needsDevice()) {
+  Context& mine = Context::current();
+  BOOST_TEST(&Context::current() == &mine);
+  std::thread([&] { BOOST_TEST(&Context::current() != &mine); }).join();
+  Context other;
+  {
+    const gpu::ContextGuard guard(other);
+    BOOST_TEST(&Context::current() == &other);
+  }
+  BOOST_TEST(&Context::current() == &mine);
+}
+
+BOOST_AUTO_TEST_CASE(aBorrowedStreamIsUsedAndNotDestroyed, *needsDevice()) {
+  cudaStream_t stream = nullptr;
+  BOOST_TEST_REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
+  {
+    Context context(stream);
+    BOOST_TEST(context.stream() == stream);
+    const MatrixXf x = MatrixXf::Random(5, 7);
+    const auto d = DeviceMatrix<float>::fromHost(x, context);
+    BOOST_TEST((d.toHost(context) == x));
+  }
+  BOOST_TEST(cudaStreamSynchronize(stream) == cudaSuccess);
+  BOOST_TEST(cudaStreamDestroy(stream) == cudaSuccess);
+}
+
+BOOST_AUTO_TEST_CASE(readersOnOtherStreamsWaitForTheWriter, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  for (int round = 0; round < 5; ++round) {
+    DeviceMatrix<float> d(300, 200, writer), copy;
+    const Busy busy(writer);
+    d.view().copyFromHost(x, writer);
+    copy.device(reader) = d + d;
+    BOOST_TEST((copy.toHost(reader) == x + x));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(writersWaitForReadersOnOtherStreams, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(300, 200), other = MatrixXf::Random(300, 200);
+  for (int round = 0; round < 5; ++round) {
+    auto d = DeviceMatrix<float>::fromHost(x, writer);
+    DeviceMatrix<float> copy;
+    const Busy busy(reader);
+    copy.device(reader) = d + d;            // queued behind the copies
+    d.view().copyFromHost(other, writer);   // must not come first
+    BOOST_TEST((copy.toHost(reader) == x + x));
+    BOOST_TEST((d.toHost(writer) == other));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(memoryIsFreedOnlyAfterReadersOnOtherStreams, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  DeviceMatrix<float> copy;
+  {
+    const auto d = DeviceMatrix<float>::fromHost(x, writer);
+    const Busy busy(reader);
+    copy.device(reader) = d + d;
+  }
+  DeviceMatrix<float> reused(300, 200, writer);
+  reused.setZero(writer);
+  BOOST_TEST((copy.toHost(reader) == x + x));
+}
+
+BOOST_AUTO_TEST_CASE(operationsReturnBeforeTheyHaveRun, *needsDevice()) {
+  Context context;
+  const auto a = DeviceMatrix<float>::fromHost(MatrixXf::Random(64, 64), context);
+  DeviceMatrix<float> y(64, 64, context);
+  y.device(context) = a + a;  // kernels are loaded at their first launch
+  context.synchronize();
+  const Busy busy(context);
+  y.device(context) = 2.0f * a + a;
+  BOOST_TEST(!Busy::idle(context), "the device was waited for, or is too fast for this test");
+  context.synchronize();
+}
+
+BOOST_AUTO_TEST_CASE(transfersMayBeAsynchronous, *needsDevice()) {
+  Context context;
+  const MatrixXf x = MatrixXf::Random(129, 65);
+  const auto d = DeviceMatrix<float>::fromHost(x, context);
+  const auto transfer = d.toHostAsync(context);
+  BOOST_TEST((transfer.get() == x));
+  BOOST_TEST(transfer.ready());
+  const auto again = DeviceMatrix<float>::fromHostAsync(x.data(), 129, 65, context);
+  BOOST_TEST((again.toHost(context) == x));
+}
+
+BOOST_AUTO_TEST_CASE(largeUploadsPassThroughStagingInParts, *needsDevice()) {
+  Context context;
+  const MatrixXf x = MatrixXf::Random(3001, 2003);  // 24 MB: three halves of the staging memory
+  BOOST_TEST((DeviceMatrix<float>::fromHost(x, context).toHost(context) == x));
+  BOOST_TEST((DeviceMatrix<float>::fromHost(x.topRows(1500), context).toHost(context) == x.topRows(1500)));
+}
+
+BOOST_AUTO_TEST_CASE(outOfMemoryLeavesObjectsAsTheyWere, *needsDevice()) {
+  Context context;
+  const MatrixXf x = MatrixXf::Random(8, 8);
+  auto d = DeviceMatrix<float>::fromHost(x, context);
+  const Index tooMany = static_cast<Index>(freeMemory() / sizeof(float)) * 2;
+  BOOST_CHECK_THROW(d.resize(tooMany, 1, context), CudaOutOfMemory);
+  BOOST_TEST(d.rows() == 8);
+  BOOST_TEST((d.toHost(context) == x));
+  BOOST_CHECK_THROW(DeviceMatrix<float>(tooMany, 1, context), CudaOutOfMemory);
+  d.device(context) = d + d;  // the context still works
+  BOOST_TEST((d.toHost(context) == x + x));
+}
+
+BOOST_AUTO_TEST_CASE(uploadsInsideACaptureAreRefused, *needsDevice()) {
+  Context context;
+  const MatrixXf x = MatrixXf::Random(8, 8);
+  auto d = DeviceMatrix<float>::fromHost(x, context);
+  BOOST_TEST_REQUIRE(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  BOOST_CHECK_THROW(d.view().copyFromHost(x, context), std::logic_error);
+  BOOST_CHECK_THROW(d.toHost(context), std::logic_error);
+  cudaGraph_t graph = nullptr;
+  BOOST_TEST(cudaStreamEndCapture(context.stream(), &graph) == cudaSuccess);
+  cudaGraphDestroy(graph);
+}
+
+BOOST_AUTO_TEST_CASE(theSteadyStateAsksTheDriverForNoMemory, *needsDevice()) {
+  Context context;
+  const auto w = gpu::NF4Matrix::fromHost(NF4Matrix(MatrixXf::Random(256, 256)), context);
+  const auto x = DeviceMatrix<float>::fromHost(MatrixXf::Random(100, 256), context);
+  const auto step = [&] {
+    DeviceMatrix<float> y;
+    y.device(context) = x * w.transpose();
+    y.device(context) = y * w;
+    context.synchronize();
+  };
+  for (int i = 0; i < 3; ++i) step();
+  const std::size_t before = freeMemory();
+  for (int i = 0; i < 50; ++i) step();
+  BOOST_TEST(freeMemory() == before);
+}
