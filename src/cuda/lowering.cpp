@@ -38,16 +38,6 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"int8.cublaslt", refuseInt8CublasLt, runInt8CublasLt},
     {"int8.reference", refuseInt8Reference, runInt8Reference},
     {"int8.decode.weightonly", refuseInt8WeightOnlyDecode, runInt8WeightOnlyDecode},
-    {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
-    {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
-    {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
-    {"int8.decode", refuseInt8Decode, runInt8Decode},
-#if defined(EIGENQ_HAVE_SM90A)
-    {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},
-#endif
-    {"int8.cublaslt", refuseInt8CublasLt, runInt8CublasLt},
-    {"int8.decomposed", refuseInt8Reference, runInt8Reference},
-    {"int8.weightonly.decode", refuseInt8WeightOnlyDecode, runInt8WeightOnlyDecode},
     {"dequantize+cublaslt", refuseViaDense, runViaDense},
     {"reference", refuseNothing, runReference},
 };
