@@ -20,9 +20,11 @@ const char* refuseNothing(const Problem&, const Context&) {
 }
 
 constexpr DeviceLowering<CausalAttention> kForward[] = {
+    {"attention.mma", refuseAttentionMma, runAttentionMma},
     {"attention.float", refuseNothing, runAttentionFloat},
 };
 constexpr DeviceLowering<CausalAttentionBackward> kBackward[] = {
+    {"attentionBackward.mma", refuseAttentionBackwardMma, runAttentionBackwardMma},
     {"attentionBackward.float", refuseNothing, runAttentionBackwardFloat},
 };
 

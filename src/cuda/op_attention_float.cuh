@@ -2,10 +2,9 @@
 // Products of tiles in shared memory by plain float arithmetic, for the attention kernels that take any scalar type and
 // any head dimension.
 //
-//   a tile     kTile tokens × kDim entries of one head, as floats; entries beyond headDim and tokens beyond the
-//   sequence
-//              are zero. Rows are kDim + 4 floats apart: the 16-byte reads of eight lanes, each of its own row, then
-//              meet all 32 banks.
+//   a tile     kTile tokens × kDim entries of one head, as floats; entries beyond headDim and tokens beyond the end of
+//              the sequence are zero. Rows are kDim + 4 floats apart: the 16-byte reads of eight lanes, each of its own
+//              row, then meet all 32 banks.
 //   a block    16×16 threads; thread (ty, tx) has rows ty + 16r and columns tx + 16c of kTile×kTile products, and rows
 //              ty + 16r and entries kVec·(tx + 16j) … of kTile×kDim sums.
 #ifndef EIGENQ_CUDA_OP_ATTENTION_FLOAT_CUH

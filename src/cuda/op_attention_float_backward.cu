@@ -3,9 +3,8 @@
 // is added atomically and the order is fixed.
 //
 //   dQ: block = (tile of queries, head)         rows    Q, dO     for each tile of keys K, V up to them
-//   dK, dV: block = (tile of keys, kvHead)      rows    K, V      for each head of its group, each tile of queries Q,
-//   dO
-//                                                                 from them on
+//   dK, dV: block = (tile of keys, kvHead)      rows    K, V      for each head of its group, each tile of queries
+//                                                                 Q, dO from them on
 //   both:  S = rows·innerᵀ,  P = exp(S - lse),  dP = dO·Vᵀ,  dS = P ∘ (dP - delta)·scale
 //          dQ += dS·K    or    dV += Pᵀ·dO, dK += dSᵀ·Q
 //

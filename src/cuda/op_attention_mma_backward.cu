@@ -22,8 +22,8 @@ namespace {
 template <int kDim>
 constexpr int kInner = kDim == 128 ? 32 : 64;
 
-/** What a query contributes beside its vectors: lse·log₂e, and delta. Behind the end of a sequence the weight 2^-∞ is 0.
- */
+/** What a query contributes beside its vectors: lse·log₂e, and delta. Behind the end of a sequence the weight 2^-∞
+ * is 0. */
 struct QueryTerms {
   float lse;
   float delta;
@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kMmaThreads)
 
   // The inner tiles in one sequence of steps: for keys, those of all heads of the group, one head after the other.
   const int innerBegin = kKeys ? first : role.tile.begin, innerEnd = kKeys ? end : min(first + kMmaRows, end);
-  const int tiles = (innerEnd - innerBegin + kCols - 1) / kCols, steps = kKeys ? tiles * static_cast<int>(group) : tiles;
+  const int tiles = (innerEnd - innerBegin + kCols - 1) / kCols,
+            steps = kKeys ? tiles * static_cast<int>(group) : tiles;
   const auto fetchInner = [&](int stage, int step) {
     const int token = innerBegin + step % tiles * kCols;
     const Index head = kKeys ? role.head * group + step / tiles : role.head / group;
@@ -118,8 +119,7 @@ __global__ void __launch_bounds__(kMmaThreads)
   if (d1.data)
     Tile::write(sums1, scales, HeadColumns<T>(d1, role.head, kDim), first, end,
                 kKeys ? op.accumulateK : op.accumulateQ);
-  if (kKeys && op.dv.data)
-    Tile::write(sums2, ones, HeadColumns<T>(op.dv, role.head, kDim), first, end, op.accumulateV);
+  if (kKeys && op.dv.data) Tile::write(sums2, ones, HeadColumns<T>(op.dv, role.head, kDim), first, end, op.accumulateV);
 }
 
 }  // namespace

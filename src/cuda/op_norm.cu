@@ -4,8 +4,7 @@
 //   column t │ pack │ pack │ …    one block a token: its sums, then its entries, which are in L1 or L2 by then
 //
 // Traffic  forward reads x once from memory and writes y; backward reads x and dy and writes dx, and reads x and dy
-// once
-//          more for the gradients of gain and bias (op_row_sums.cuh). Memory is the limit.
+//          once more for the gradients of gain and bias (op_row_sums.cuh). Memory is the limit.
 // The variance sums (x - mean)²: Σx² - n·mean² would cancel.
 #include <eigen_q/src/gpu/OpKernels.h>
 

@@ -13,10 +13,10 @@ namespace ptx {
 /** 16 bytes from global to shared memory, in the background; 0 of them are read and zeros written where \a inside is
  * false. Both addresses are multiples of 16. */
 __device__ __forceinline__ void copyAsync(void* to, const void* from, bool inside) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                   static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
-               "l"(from), "r"(inside ? 16 : 0)
-               : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
+      "l"(from), "r"(inside ? 16 : 0)
+      : "memory");
 }
 /** Ends a group of copies. */
 __device__ __forceinline__ void commitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -26,8 +26,8 @@ __device__ __forceinline__ void waitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-/** Four 8×8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8, 16 bytes. Lane 4g + c gets
- * of each row g at 2c, 2c + 1. */
+/** Four 8×8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8, 16 bytes. Lane 4g + c
+ * gets of each row g at 2c, 2c + 1. */
 __device__ __forceinline__ void loadMatrices(std::uint32_t (&m)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MPL-2.0
+// Attention of one query a sequence over cached keys and values: a step of generation.
+//
+//   keys of a sequence │ split 0 │ split 1 │ …    block = (split, head, sequence): 4 warps, each 4 keys at a time;
+//                                                 a lane has kEntries neighbouring entries of q, k, v and the sum
+//   splits ─► (maximum, total, sum) each ─► one block a head adds them in their order
+//
+// Traffic  K and V once, from L2 for all but the first head of a group; a few floats a split. 4 FLOP an entry of K
+//          and V: memory is the limit, and with few sequences the latency of one split. There are as many splits as
+//          keep the device busy, of at least 64 keys of the capacity.
+#include <eigen_q/src/gpu/OpKernels.h>
+
+#include <string>
+
+#include "op_blockwise.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+constexpr unsigned kThreads = 128;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kKeysAtOnce = 4;  // loads in flight of a lane, for K and for V
+
+/** Softmax and weighted sum of some keys, relative to exp(top). */
+template <int kEntries>
+struct Partial {
+  float top = kNegativeInfinity;
+  float total = 0;
+  float sum[kEntries] = {};
+
+  /** Brings the weights to a larger top. \returns it, or 0 where there is none yet */
+  __device__ __forceinline__ float raise(float to) {
+    const float base = finiteTop(to), factor = expf(top - base);
+    total *= factor;
+#pragma unroll
+    for (int i = 0; i < kEntries; ++i) sum[i] *= factor;
+    top = to;
+    return base;
+  }
+};
+
+/** Where the splits leave their results: sums (sequence, head, split, headDim), and tops and totals without headDim. */
+struct Splits {
+  float* top;
+  float* total;
+  float* sum;
+  int count;
+};
+
+/** Lane l's entries l·kEntries … of a vector of headDim; zeros behind its end. */
+template <int kEntries, typename T>
+__device__ __forceinline__ void loadEntries(const T* from, int headDim, bool packed, float (&v)[kEntries]) {
+  const int first = static_cast<int>(threadIdx.x % kWarp) * kEntries;
+  if (packed) return load(from + first, v);
+#pragma unroll
+  for (int i = 0; i < kEntries; ++i) v[i] = first + i < headDim ? toFloat(from[first + i]) : 0.0f;
+}
+
+/** One warp's keys of begin … end - 1. */
+template <int kEntries, typename T>
+__device__ __forceinline__ void attend(const float (&q)[kEntries], const T* k, const T* v, Index kStride, Index vStride,
+                                       int begin, int end, int headDim, bool packed, Partial<kEntries>& partial) {
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
+  for (int key = begin + warp * kKeysAtOnce; key < end; key += kWarps * kKeysAtOnce) {
+    float keys[kKeysAtOnce][kEntries], values[kKeysAtOnce][kEntries], score[kKeysAtOnce];
+#pragma unroll
+    for (int n = 0; n < kKeysAtOnce; ++n) {
+      const Index token = min(key + n, end - 1);
+      loadEntries(k + token * kStride, headDim, packed, keys[n]);
+      loadEntries(v + token * vStride, headDim, packed, values[n]);
+    }
+    float most = partial.top;
+#pragma unroll
+    for (int n = 0; n < kKeysAtOnce; ++n) {
+      score[n] = 0;
+#pragma unroll
+      for (int i = 0; i < kEntries; ++i) score[n] = fmaf(q[i], keys[n][i], score[n]);
+      score[n] = key + n < end ? warpReduce(score[n], Plus()) : kNegativeInfinity;  // the whole warp agrees
+      most = fmaxf(most, score[n]);
+    }
+    const float base = partial.raise(most);
+#pragma unroll
+    for (int n = 0; n < kKeysAtOnce; ++n) {
+      const float weight = expf(score[n] - base);
+      partial.total += weight;
+#pragma unroll
+      for (int i = 0; i < kEntries; ++i) partial.sum[i] = fmaf(weight, values[n][i], partial.sum[i]);
+    }
+  }
+}
+
+template <int kEntries, typename T>
+__global__ void __launch_bounds__(kThreads)
+    attentionDecodeKernel(const AttentionDecode op, float scale, bool packed, Splits splits) {
+  const Index item = Index{blockIdx.x} / splits.count, sequence = item / op.heads, head = item % op.heads;
+  const int split = static_cast<int>(Index{blockIdx.x} % splits.count), headDim = static_cast<int>(op.headDim);
+  const int length = op.lengths[sequence], share = (length + splits.count - 1) / splits.count;
+  const int begin = min(split * share, length), end = min(begin + share, length);
+  const Index kvOffset = head / (op.heads / op.kvHeads) * headDim, cache = sequence * op.capacity;
+  const T* const k = static_cast<const T*>(op.k.data) + cache * op.k.colStride + kvOffset;
+  const T* const v = static_cast<const T*>(op.v.data) + cache * op.v.colStride + kvOffset;
+
+  float q[kEntries];
+  loadEntries(static_cast<const T*>(op.q.data) + sequence * op.q.colStride + head * headDim, headDim, packed, q);
+#pragma unroll
+  for (int i = 0; i < kEntries; ++i) q[i] *= scale;
+  Partial<kEntries> partial;
+  attend(q, k, v, op.k.colStride, op.v.colStride, begin, end, headDim, packed, partial);
+
+  // The warps' results, one after the other.
+  __shared__ float tops[kWarps], totals[kWarps], sums[kWarps][kEntries * kWarp];
+  const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int i = 0; i < kEntries; ++i) sums[warp][lane * kEntries + i] = partial.sum[i];
+  if (lane == 0) tops[warp] = partial.top, totals[warp] = partial.total;
+  __syncthreads();
+  float top = kNegativeInfinity, total = 0;
+  for (int w = 0; w < kWarps; ++w) top = fmaxf(top, tops[w]);
+  for (int w = 0; w < kWarps; ++w) total = fmaf(totals[w], expf(tops[w] - finiteTop(top)), total);
+  for (int i = static_cast<int>(threadIdx.x); i < headDim; i += static_cast<int>(kThreads)) {
+    float sum = 0;
+    for (int w = 0; w < kWarps; ++w) sum = fmaf(sums[w][i], expf(tops[w] - finiteTop(top)), sum);
+    splits.sum[Index{blockIdx.x} * headDim + i] = sum;
+  }
+  if (threadIdx.x == 0) splits.top[blockIdx.x] = top, splits.total[blockIdx.x] = total;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    combineSplitsKernel(Splits splits, Columns<T> o, Index heads, Index headDim, Index items) {
+  for (Index item = blockIdx.x; item < items; item += gridDim.x) {
+    const Index first = item * splits.count;
+    float top = kNegativeInfinity, total = 0;
+    for (int s = 0; s < splits.count; ++s) top = fmaxf(top, splits.top[first + s]);
+    const float base = finiteTop(top);
+    for (int s = 0; s < splits.count; ++s)
+      total = fmaf(splits.total[first + s], expf(splits.top[first + s] - base), total);
+    for (Index i = threadIdx.x; i < headDim; i += kThreads) {
+      float sum = 0;
+      for (int s = 0; s < splits.count; ++s)
+        sum = fmaf(splits.sum[(first + s) * headDim + i], expf(splits.top[first + s] - base), sum);
+      const bool nothing = total == 0.0f;  // a sequence without a key
+      o(item / heads)[item % heads * headDim + i] = fromFloat<T>(nothing ? 0.0f : sum / total);
+    }
+  }
+}
+
+int splitsFor(const AttentionDecode& op, Index sequences, const Context& context) {
+  constexpr Index kMost = 64, kFewestKeys = 64, kBlocksPerMultiprocessor = 8;
+  const Index items = op.heads * sequences;
+  const Index wanted = (kBlocksPerMultiprocessor * context.multiprocessors() + items - 1) / items;
+  return static_cast<int>(std::max<Index>(1, std::min({wanted, kMost, op.capacity / kFewestKeys})));
+}
+
+void checkDecode(const AttentionDecode& op) {
+  if (op.kvHeads < 1 || op.heads < 1 || op.headDim < 1 || op.headDim > kMaxHeadDim || op.heads % op.kvHeads != 0)
+    throw std::invalid_argument(
+        "attentionDecode: expected positive sizes, heads a multiple of kvHeads and headDim up to " +
+        std::to_string(kMaxHeadDim) + ", found " + std::to_string(op.heads) + " heads, " + std::to_string(op.kvHeads) +
+        " kvHeads, headDim " + std::to_string(op.headDim));
+  const auto check = [&](const ConstDenseView& m, Index heads, Index cols) {
+    (void)m, (void)heads, (void)cols;  // without assertions
+    assert(m.rows == heads * op.headDim && m.cols == cols && m.scalar == op.q.scalar &&
+           (m.rowStride == 1 || m.rows <= 1) && "attentionDecode: matrices differ in shape, layout or scalar type");
+  };
+  check(op.q, op.heads, op.q.cols);
+  check(asConst(op.o), op.heads, op.q.cols);
+  check(op.k, op.kvHeads, op.q.cols * op.capacity);
+  check(op.v, op.kvHeads, op.q.cols * op.capacity);
+}
+
+/** Calls \a f with how many entries a lane holds. */
+template <typename F>
+void dispatchEntries(Index headDim, F&& f) {
+  if (headDim <= 32) return f(std::integral_constant<int, 1>());
+  if (headDim <= 64) return f(std::integral_constant<int, 2>());
+  if (headDim <= 128) return f(std::integral_constant<int, 4>());
+  static_assert(kMaxHeadDim == 256, "32 lanes hold the largest head");
+  return f(std::integral_constant<int, 8>());
+}
+
+/** Whether every lane's entries are one aligned pack in all operands. */
+bool isPacked(const AttentionDecode& op, int entries) {
+  const auto bytes = static_cast<std::uintptr_t>(entries) * sizeOf(op.q.scalar);
+  bool packed = op.headDim == entries * static_cast<Index>(kWarp);
+  for (const ConstDenseView& m : {op.q, op.k, op.v})
+    packed = packed && reinterpret_cast<std::uintptr_t>(m.data) % bytes == 0 && m.colStride % entries == 0;
+  return packed;
+}
+
+}  // namespace
+
+void attentionDecode(const AttentionDecode& op, Context& context) {
+  checkDecode(op);
+  const Index sequences = op.q.cols, items = op.heads * sequences;
+  if (items == 0) return;
+  const int count = splitsFor(op, sequences, context);
+  if (items > std::numeric_limits<std::int32_t>::max() / count)
+    throw std::invalid_argument("attentionDecode: expected fewer than 2^31 blocks of heads, sequences and splits");
+  Scratch scratch(context);
+  const Splits splits = {scratch.array<float>(items * count), scratch.array<float>(items * count),
+                         scratch.array<float>(items * count * op.headDim), count};
+  const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(op.headDim)));
+  dispatchDeviceScalar(op.q.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    dispatchEntries(op.headDim, [&](auto entries) {
+      constexpr int kEntries = decltype(entries)::value;
+      launch("attentionDecode", attentionDecodeKernel<kEntries, T>,
+             {dim3(static_cast<unsigned>(items * count)), kThreads}, context, op, scale, isPacked(op, kEntries),
+             splits);
+    });
+    launch("attentionDecode", combineSplitsKernel<T>, {dim3(gridFor(items)), kThreads}, context, splits,
+           Columns<T>(op.o), op.heads, op.headDim, items);
+  });
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
