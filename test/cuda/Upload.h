@@ -32,15 +32,19 @@ class DeviceArray {
     requireCuda(cudaMemset(m_memory, kNoise, bytes() + 2 * kGuard), "cudaMemset");
     requireCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // contexts' streams do not wait for this one
   }
-  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
-    requireCuda(cudaMemcpy(data(), values.data(), bytes(), cudaMemcpyHostToDevice), "upload");
-  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { upload(values); }
   ~DeviceArray() { (void)cudaFree(m_memory); }
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
   T* data() { return reinterpret_cast<T*>(m_memory + kGuard); }
   std::size_t size() const { return m_size; }
+
+  /** \a values are as many as the array's. A copy from pageable memory may return before the device has it. */
+  void upload(const std::vector<T>& values) {
+    requireCuda(cudaMemcpy(data(), values.data(), bytes(), cudaMemcpyHostToDevice), "upload");
+    requireCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  }
 
   /** After all that \a context holds. Throws where a guard has changed. */
   std::vector<T> toHost(gpu::Context& context) const {
