@@ -57,11 +57,21 @@ void report(const DenseProduct&, const char* kernel) {
   reportLowering({LoweringEvent::kDenseProduct, kernel, nullptr});
 }
 
+Index depthOf(const QuantizedProduct& p) { return p.x.cols; }
+Index depthOf(const DenseProduct& p) { return p.a.cols; }
+
+/** The row to run. A sum of nothing may come with null pointers, so that only the reference is asked. */
+template <typename Product>
+const DeviceLowering<Product>& choose(const LoweringTable<DeviceLowering<Product>>& table, const Product& product,
+                                      const Context& context) {
+  return depthOf(product) == 0 ? *(table.end() - 1) : firstWilling(table, product, context);
+}
+
 template <typename Product>
 void lowerBy(const LoweringTable<DeviceLowering<Product>>& table, const Product& product, Context& context) {
   const DeviceGuard guard(context.device());
-  const auto& row = firstWilling(table, product, context);
-  if (logsLowerings()) logChoice("cuda: " + describe(product), table, row, product, context);
+  const auto& row = choose(table, product, context);
+  if (logsLowerings() && depthOf(product) > 0) logChoice("cuda: " + describe(product), table, row, product, context);
   report(product, row.name);
   if (product.y.rows > 0 && product.y.cols > 0) row.run(product, context);
 }

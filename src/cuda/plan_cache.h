@@ -18,7 +18,8 @@ namespace internal {
 
 /** D = alpha·op(A)·op(B) + beta·C in cuBLASLt's column-major terms: op(A) m×k, op(B) k×n, C and D m×n; leading
  * dimensions count elements. int8 factors give int32, transposed A and plain B, unscaled; others sum in float (no
- * TensorFloat-32) and are rounded to D once, however the sum is split. D overlaps neither A nor B. */
+ * TensorFloat-32), however the sum is split, and are rounded to D once; where a 16-bit C is added, some kernels of
+ * cuBLASLt round the product too before they add. D overlaps neither A nor B. */
 struct Gemm {
   cudaDataType_t factors = CUDA_R_32F;  // of A and B: CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF, CUDA_R_8I
   cudaDataType_t result = CUDA_R_32F;   // of D: that of the factors, CUDA_R_32F or CUDA_R_32I

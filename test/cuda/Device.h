@@ -9,16 +9,16 @@
 namespace EigenQ {
 namespace test {
 
-/** The precondition of every case that needs a GPU: `BOOST_AUTO_TEST_CASE(name, * needsDevice())`. Without one, the
- * case is skipped and Boost.Test prints the reason. */
-inline boost::unit_test::precondition needsDevice() {
-  return boost::unit_test::precondition([](boost::unit_test::test_unit_id) {
-    const char* const why = gpu::whyNoDevice();
-    boost::test_tools::assertion_result result(why == nullptr);
-    if (why) result.message() << "no GPU: " << why;
-    return result;
-  });
+inline boost::test_tools::assertion_result deviceAvailable(boost::unit_test::test_unit_id) {
+  const char* const why = gpu::whyNoDevice();
+  boost::test_tools::assertion_result result(why == nullptr);
+  if (why) result.message() << "no GPU: " << why;
+  return result;
 }
+
+/** The precondition of every case that needs a GPU: `BOOST_AUTO_TEST_CASE(name, *needsDevice())`. Without one, the case
+ * is skipped and Boost.Test prints the reason. */
+inline boost::unit_test::precondition needsDevice() { return boost::unit_test::precondition(&deviceAvailable); }
 
 }  // namespace test
 }  // namespace EigenQ
