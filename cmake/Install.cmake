@@ -6,6 +6,11 @@ include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/EigenQ)
 
 install(TARGETS eigenq EXPORT EigenQTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(TARGET eigenq_cuda)
+  # An export set of its own: only who asks for the component needs a CUDA toolkit.
+  install(TARGETS eigenq_cuda EXPORT EigenQCudaTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(EXPORT EigenQCudaTargets NAMESPACE EigenQ:: DESTINATION ${package_dir})
+endif()
 install(DIRECTORY include/eigen_q DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY unsupported/eigen_q DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/unsupported)
 install(EXPORT EigenQTargets NAMESPACE EigenQ:: DESTINATION ${package_dir})

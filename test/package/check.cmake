@@ -38,6 +38,10 @@ function(check_find_package)
   build_consumer(-D CMAKE_BUILD_TYPE=Release -D CMAKE_PREFIX_PATH=${prefix} -D EXPECTED_VERSION=${VERSION})
 endfunction()
 
+function(check_find_package_cuda)
+  check_find_package()
+endfunction()
+
 function(check_pkg_config)
   file(GLOB_RECURSE pc_file ${prefix}/eigenq.pc)
   cmake_path(GET pc_file PARENT_PATH pc_dir)
