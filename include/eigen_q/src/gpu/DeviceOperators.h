@@ -240,6 +240,13 @@ EIGENQ_REFUSE_MIXED(+, DeviceBase<A>, Eigen::MatrixBase<B>,
 #undef EIGENQ_REFUSE_MIXED
 
 }  // namespace gpu
+
+// So that EigenQ::relu(…) takes host and device expressions alike.
+using gpu::gelu;
+using gpu::relu;
+using gpu::silu;
+using gpu::tanh;
+
 }  // namespace EigenQ
 
 #endif  // EIGENQ_GPU_DEVICEOPERATORS_H
