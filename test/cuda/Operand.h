@@ -6,6 +6,7 @@
 #include <eigen_q/Core>
 
 #include <cmath>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,19 @@ inline double roundoffOf(ScalarType scalar) {
                                        : unitRoundoff<Eigen::bfloat16>();
 }
 
+/** How far the sums of a row of the device's tables may be from the exact ones, in units of Σ|x||w|. Tensor cores
+ * truncate what they add, which costs up to 2⁻²² a term; the others round to nearest. Weights that are rounded to X's
+ * scalar cost its roundoff. */
+inline double relativeError(const std::string& row, ScalarType scalar, Index depth) {
+  const double roundedSum = gammaFloat(depth + 32), u = roundoffOf(scalar);
+  const double tensorSum = scalar == ScalarType::kFloat ? roundedSum : static_cast<double>(depth + 64) * 0x1p-22;
+  if (row == "reference") return 0;
+  if (row == "cublaslt") return tensorSum;
+  if (row == "dequantize+cublaslt") return tensorSum + u;
+  if (row == "mma.decode") return static_cast<double>(depth + 64) * 0x1p-22 + u;
+  return roundedSum;  // simt.decode, int8.*: exact integers, outliers in float
+}
+
 /** How a matrix lies in memory; flipped: its transpose lies so. */
 struct Place {
   Layout layout = Layout::kRowMajor;
@@ -33,12 +47,16 @@ constexpr Place kPlaces[] = {{Layout::kRowMajor, false}, {Layout::kRowMajor, tru
 constexpr Place kContiguousPlaces[] = {
     {Layout::kRowMajor, false}, {Layout::kRowMajor, true}, {Layout::kPadded, false}, {Layout::kPadded, true}};
 
+/** What an operand holds before it is uploaded: normal numbers, and what this makes of them. */
+using Prepare = std::function<void(Frame&)>;
+
 /** A matrix in a frame of other values, on the host and as it was at first on the device. */
 class Operand {
  public:
-  Operand(Index rows, Index cols, Place place, ScalarType scalar, unsigned seed, gpu::Context& context)
+  Operand(Index rows, Index cols, Place place, ScalarType scalar, unsigned seed, gpu::Context& context,
+          const Prepare& prepare = nullptr)
       : m_flipped(place.flipped),
-        m_frame(m_flipped ? cols : rows, m_flipped ? rows : cols, place.layout, scalar, seed),
+        m_frame(prepared(Frame(m_flipped ? cols : rows, m_flipped ? rows : cols, place.layout, scalar, seed), prepare)),
         m_scalar(scalar),
         m_device(m_frame.bytes().data(), m_frame.bytes().size(), context) {}
 
@@ -47,11 +65,16 @@ class Operand {
   double at(Index i, Index j) const { return at(m_frame, i, j); }
   double at(const Frame& frame, Index i, Index j) const { return m_flipped ? frame.at(j, i) : frame.at(i, j); }
   internal::DenseView host() { return flip(m_frame.view()); }
+  internal::DenseView hostAt(Frame& copy) const { return flip(copy.view()); }
   internal::DenseView device() const { return deviceAt(m_device); }
   /** The same matrix in a copy of the frame. */
   internal::DenseView deviceAt(const DeviceBytes& copy) const { return flip(m_frame.viewAt(copy.data())); }
 
  private:
+  static Frame prepared(Frame frame, const Prepare& prepare) {
+    if (prepare) prepare(frame);
+    return frame;
+  }
   internal::DenseView flip(const internal::DenseView& v) const { return m_flipped ? v.transpose() : v; }
 
   bool m_flipped;
@@ -104,19 +127,18 @@ inline std::vector<EpilogueCase> epilogueCases() {
 struct ResultOperands {
   Operand y, other, bias;
 
-  ResultOperands(Index rows, Index cols, Place place, Place otherPlace, ScalarType scalar, gpu::Context& context)
-      : y(rows, cols, place, scalar, 31, context),
-        other(rows, cols, otherPlace, scalar, 32, context),
-        bias(1, std::max(rows, cols), {Layout::kStrided, false}, scalar, 33, context) {}
+  ResultOperands(Index rows, Index cols, Place place, Place otherPlace, ScalarType scalar, gpu::Context& context,
+                 const Prepare& prepare = nullptr)
+      : y(rows, cols, place, scalar, 31, context, prepare),
+        other(rows, cols, otherPlace, scalar, 32, context, prepare),
+        bias(1, std::max(rows, cols), {Layout::kStrided, false}, scalar, 33, context, prepare) {}
 
-  /** The epilogue of a run that writes to \a result. */
+  /** The epilogue of a run that writes to \a result, in device memory. */
   internal::Epilogue on(const internal::DenseView& result, const EpilogueCase& c) const {
-    internal::Epilogue e = c.epilogue;
-    e.bias = bias.device().data;
-    e.biasStride = bias.device().colStride;
-    if (c.residual == EpilogueCase::kItself) e.residual = constant(result);
-    if (c.residual == EpilogueCase::kOther) e.residual = constant(other.device());
-    return e;
+    return with(c, result, bias.device(), other.device());
+  }
+  internal::Epilogue onHost(const internal::DenseView& result, const EpilogueCase& c) {
+    return with(c, result, bias.host(), other.host());
   }
 
   /** y(i, j) before it is rounded. */
@@ -154,6 +176,17 @@ struct ResultOperands {
     }
     if (wrong > 0) return std::to_string(wrong) + " entries are wrong, the first is " + first;
     return found.sameOutside(y.frame()) ? "" : "something is written outside of the result";
+  }
+
+ private:
+  static internal::Epilogue with(const EpilogueCase& c, const internal::DenseView& result,
+                                 const internal::DenseView& bias, const internal::DenseView& other) {
+    internal::Epilogue e = c.epilogue;
+    e.bias = bias.data;
+    e.biasStride = bias.colStride;
+    if (c.residual == EpilogueCase::kItself) e.residual = constant(result);
+    if (c.residual == EpilogueCase::kOther) e.residual = constant(other);
+    return e;
   }
 };
 

@@ -36,19 +36,6 @@ struct Shape {
   Index m, n, k;
 };
 
-/** How far the sums of a row may be from the exact ones, in units of Σ|x||w|. Tensor cores truncate what they add,
- * which costs up to 2⁻²² a term; the others round to nearest. Weights that are rounded to X's scalar cost its roundoff.
- */
-double relativeError(const std::string& row, ScalarType scalar, Index depth) {
-  const double roundedSum = gammaFloat(depth + 32), u = roundoffOf(scalar);
-  const double tensorSum = scalar == ScalarType::kFloat ? roundedSum : static_cast<double>(depth + 64) * 0x1p-22;
-  if (row == "reference") return 0;
-  if (row == "cublaslt") return tensorSum;
-  if (row == "dequantize+cublaslt") return tensorSum + u;
-  if (row == "mma.decode") return static_cast<double>(depth + 64) * 0x1p-22 + u;
-  return roundedSum;  // simt.decode, int8.*: exact integers, outliers in float
-}
-
 using Counts = std::map<std::string, std::pair<int, int>>;  // runs, refusals
 
 /** Exact sums and Σ|x||w|. */
