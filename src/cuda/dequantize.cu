@@ -13,6 +13,7 @@
 //          memory, nothing to set up, so small matrices are as well served.
 // Needs    "rows": no epilogue; Y row-major; rows of W and of Y that begin at multiples of 8 codes and of 16 bytes.
 //          "tiles" takes the rest: through shared memory, so that Y is written along its shorter stride.
+#include "alignment.h"
 #include "dequantize.h"
 
 #include <eigen_q/src/FourBit.h>
@@ -201,10 +202,6 @@ bool changesNothing(const Epilogue& e) {
          e.upper == infinity && e.sign == 1 && !e.residual.data;
 }
 
-bool isAligned(const void* pointer, std::uintptr_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
-}
-
 const char* refuseRows(const Dequantization& whole, const Context&) {
   if (!changesNothing(whole.epilogue)) return "the epilogue is more than a copy";
   if (whole.y.scalar == ScalarType::kDouble) return "double results";
@@ -222,8 +219,8 @@ const char* refuseRows(const Dequantization& whole, const Context&) {
 template <typename T, typename Row>
 void launchRows(const Dequantization& d, Context& context) {
   constexpr Index kWarps = kThreads / kWarpSize;
-  const Index rowSegments = (d.w.cols + kSegment<T> - 1) / kSegment<T>;
-  const Index blocks = (d.w.rows * rowSegments + kWarps - 1) / kWarps;
+  const Index rowSegments = ceilDiv(d.w.cols, kSegment<T>);
+  const Index blocks = ceilDiv(d.w.rows * rowSegments, kWarps);
   dequantizeRows<T, Row><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream()>>>(
       d.w, static_cast<T*>(d.y.data), d.y.rowStride, rowSegments);
   EIGENQ_CUDA_CHECK_LAUNCH("dequantizeRows");
@@ -271,7 +268,7 @@ const char* refuseTiles(const Dequantization&, const Context&) { return nullptr;
 void runTiles(const Dequantization& d, Context& context) {
   if (d.w.rows == 0 || d.w.cols == 0) return;
   constexpr Index kMostRows = 65535;  // of a grid
-  const Index tileRows = (d.w.rows + kTileRows - 1) / kTileRows, tileCols = (d.w.cols + kTileCols - 1) / kTileCols;
+  const Index tileRows = ceilDiv(d.w.rows, kTileRows), tileCols = ceilDiv(d.w.cols, kTileCols);
   const dim3 grid(static_cast<unsigned>(tileCols), static_cast<unsigned>(tileRows < kMostRows ? tileRows : kMostRows));
   const auto magnitude = [](Index stride) { return stride < 0 ? -stride : stride; };
   const bool alongRows = magnitude(d.y.colStride) <= magnitude(d.y.rowStride);

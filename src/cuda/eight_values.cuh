@@ -7,6 +7,7 @@
 #include <cfloat>
 #include <cstdint>
 
+#include "alignment.h"
 #include "scalar.cuh"
 
 namespace EigenQ {
@@ -20,10 +21,6 @@ struct EightValues {
   static constexpr int kWords = kEight * static_cast<int>(sizeof(T)) / 4;
   std::uint32_t word[kWords];  // as in memory
 };
-
-inline bool isAligned(const void* data, std::size_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(data) % bytes == 0;
-}
 
 /** \a from is 16-byte aligned. */
 template <typename T>

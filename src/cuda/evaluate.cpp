@@ -6,25 +6,13 @@
 #include <cstdint>
 
 #include "context_state.h"
+#include "dense_view.h"
 #include "device_lowering.h"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
 namespace {
-
-std::size_t sizeOf(ScalarType scalar) {
-  switch (scalar) {
-    case ScalarType::kFloat:
-      return 4;
-    case ScalarType::kDouble:
-      return 8;
-    case ScalarType::kHalf:
-    case ScalarType::kBFloat16:
-      break;
-  }
-  return 2;
-}
 
 /** The bytes from the first entry of a view to behind its last. Strides of device views are not negative. */
 struct Extent {
@@ -65,8 +53,6 @@ bool reads(const Term& t, const DenseView& y, const Extent& written) {
 void beginRead(MemoryBlock* block, Context& context) {
   if (block) block->beginRead(context);
 }
-
-ConstDenseView readOnly(const DenseView& v) { return {v.data, v.scalar, v.rows, v.cols, v.rowStride, v.colStride}; }
 
 /** y = or += epilogue(core), with at most one residual. */
 void launch(const Term& t, const DenseView& y, Epilogue e, Context& context) {
@@ -148,7 +134,7 @@ void evaluate(const Term* terms, int count, const DenseView& y, MemoryBlock* blo
     Epilogue e = t.epilogue;
     e.sign *= sign;
     if (accumulate) {
-      e.residual = readOnly(y);
+      e.residual = asConst(y);
       e.residualSign = 1;
     } else if (i + 1 < s.count && mayRideAlong(*s.term[i + 1], y)) {
       const Term& rider = *s.term[++i];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // fourbit_decode_mma.cu: which of the kernels of fourbit_decode_mma.cuh computes a product, on how many CTAs.
+#include "alignment.h"
 #include "fourbit_decode_mma.cuh"
 
 #include <algorithm>
@@ -21,8 +22,6 @@ struct Plan {
 };
 
 constexpr int kFewUnits = 2, kManyUnits = 4;  // registers hold X: 16 of a thread for each unit and 8 rows
-
-Index ceilDiv(Index a, Index b) { return (a + b - 1) / b; }
 
 /** Microseconds: full rounds of tiles at a multiprocessor's share of 4.3 TB/s, and what the second kernel costs. */
 double estimate(Index tiles, Index cols, Index slices, Index ctas) {

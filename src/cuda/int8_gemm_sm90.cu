@@ -27,6 +27,7 @@
 #include <cassert>
 #include <limits>
 
+#include "alignment.h"
 #include "int8_wgmma_finish.cuh"
 
 namespace EigenQ {
@@ -201,7 +202,7 @@ CUtensorMap tensorMap(const std::int8_t* codes, Index rows, Index cols, Index st
 
 /** Whether pairs of elements along rows may be loaded at once, from even columns on. */
 bool takesPairs(const ConstDenseView& v, Index bytes) {
-  return v.colStride == 1 && v.rowStride % 2 == 0 && isAlignedTo(v.data, 2 * bytes);
+  return v.colStride == 1 && v.rowStride % 2 == 0 && isAligned(v.data, 2 * bytes);
 }
 
 /** \param bytes  of an element of Y */
@@ -210,8 +211,8 @@ Finish finishOf(const DeviceDecomposedProduct& p, Index bytes) {
   const DenseView& y = p.y;
   const Index atOnce = bytes == 2 ? 8 : 2;
   const bool vectors =
-      y.colStride == 1 && y.rowStride % atOnce == 0 && y.cols % atOnce == 0 && isAlignedTo(y.data, atOnce * bytes);
-  const bool bias = e.biasAxis == BiasAxis::kNone || (e.biasStride == 1 && isAlignedTo(e.bias, 2 * bytes));
+      y.colStride == 1 && y.rowStride % atOnce == 0 && y.cols % atOnce == 0 && isAligned(y.data, atOnce * bytes);
+  const bool bias = e.biasAxis == BiasAxis::kNone || (e.biasStride == 1 && isAligned(e.bias, 2 * bytes));
   const bool residual = !e.residual.data || takesPairs(e.residual, bytes);
   if (!vectors || !bias || !residual || e.activation != Activation::kNone) return Finish::kAny;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -219,8 +220,6 @@ Finish finishOf(const DeviceDecomposedProduct& p, Index bytes) {
                        e.lower == -kInfinity && e.upper == kInfinity && e.sign == 1 && !e.residual.data;
   return nothing ? Finish::kRound : Finish::kAffine;
 }
-
-Index ceilDiv(Index a, Index b) { return (a + b - 1) / b; }
 
 /** Tiles in the time of one, on so many multiprocessors. */
 Index roundsOf(Index sizeP, Index sizeQ, Index tileQ, int multiprocessors) {
@@ -279,7 +278,7 @@ const char* lacksForDecomposedWgmma(const DeviceDecomposedProduct& p, const Cont
   if (context.properties().major != 9 || context.properties().minor != 0) return "needs a device of sm_90a";
   if (p.w.cols == 0) return "nothing to sum";
   if (p.w.cols > kInt8MaxDepth) return "32 bits may not hold the sums of so many columns";
-  if (!isAlignedTo(codesOf(p.w), kCodeAlignment) || p.w.stride % kCodeAlignment != 0)
+  if (!isAligned(codesOf(p.w), kCodeAlignment) || p.w.stride % kCodeAlignment != 0)
     return "rows of the weight do not start at 16-byte boundaries";
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max() - 256;
   if (p.y.rows > kMost || p.y.cols > kMost) return "more rows than 32 bits count";
@@ -294,7 +293,7 @@ const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Contex
 
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
-  assert(p.activations.stride % kCodeAlignment == 0 && isAlignedTo(p.activations.codes, kCodeAlignment));
+  assert(p.activations.stride % kCodeAlignment == 0 && isAligned(p.activations.codes, kCodeAlignment));
   const DeviceGuard guard(context.device());
   Scratch scratch(context);
   const GatheredOutliers outliers = gatherOutliers(p, scratch, context);

@@ -12,13 +12,9 @@ namespace internal {
 /** The codes of row 0. */
 inline const std::int8_t* codesOf(const WeightView& w) { return static_cast<const std::int8_t*>(w.codes) + w.offset; }
 
-inline bool isAlignedTo(const void* pointer, Index bytes) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(bytes) == 0;
-}
-
 /** Whether every row of codes starts at a 16-byte boundary and ends at one. */
 inline bool hasAlignedRows(const WeightView& w) {
-  return isAlignedTo(codesOf(w), kCodeAlignment) && w.stride % kCodeAlignment == 0 && w.cols % kCodeAlignment == 0;
+  return isAligned(codesOf(w), kCodeAlignment) && w.stride % kCodeAlignment == 0 && w.cols % kCodeAlignment == 0;
 }
 
 const char* refuseDecomposedDecode(const DeviceDecomposedProduct& p, const Context& context);

@@ -257,7 +257,7 @@ void int8Gemm(const Int8Product& p, Context& context) {
   const Index depth = roundUp(p.k, kCodeAlignment);
   const auto factor = [&](const std::int8_t* codes, Index stride, Index rows, Index multiple) -> Factor {
     const bool fits =
-        isAlignedTo(codes, kCodeAlignment) && stride % kCodeAlignment == 0 && p.k == depth && stride >= depth;
+        isAligned(codes, kCodeAlignment) && stride % kCodeAlignment == 0 && p.k == depth && stride >= depth;
     if (fits && rows % multiple == 0) return {codes, stride, rows, depth};
     const Index padded = roundUp(rows, multiple);
     std::int8_t* const copy = scratch.array<std::int8_t>(padded * depth);
@@ -267,7 +267,7 @@ void int8Gemm(const Int8Product& p, Context& context) {
   // Sums contiguous along C's rows go by B first, as cuBLASLt counts from column to column.
   const Factor b = factor(p.b, p.bStride, p.n, kCodeRows), a = factor(p.a, p.aStride, p.m, 1);
   const bool inPlace = p.cColStride == 1 && p.cRowStride >= p.n && p.cRowStride % kCodeRows == 0 && b.rows == p.n &&
-                       isAlignedTo(p.c, 16);
+                       isAligned(p.c, 16);
   if (inPlace) return runGemm(gemmOf(b, a, p.c, p.cRowStride), context);
   std::int32_t* const sums = scratch.array<std::int32_t>(p.m * b.rows);
   runGemm(gemmOf(b, a, sums, b.rows), context);

@@ -7,6 +7,7 @@
 
 #include <eigen_q/src/Int8Product.h>
 
+#include "alignment.h"
 #include "context_state.h"
 #include "device_lowering.h"
 
@@ -21,8 +22,6 @@ using EigenQ::internal::kInt8MaxDepth;
 constexpr Index kCodeAlignment = 16;
 /** ...and have room for rows up to a multiple of this, whatever it holds: cuBLASLt takes rows by fours. */
 constexpr Index kCodeRows = 4;
-
-constexpr Index roundUp(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 /** Activations as LLM.int8() multiplies them: Int8Activations in device memory. */
 struct DeviceActivations {

@@ -159,7 +159,7 @@ template <typename T>
 bool takesVectorStores(const DenseView& y, const SumWindow& w) {
   const Index lineStride = w.colMajor ? y.colStride : y.rowStride, step = w.colMajor ? y.rowStride : y.colStride;
   const Index first = w.row * y.rowStride + w.col * y.colStride;
-  return step == 1 && lineStride % kWidth<T> == 0 && first % kWidth<T> == 0 && isAlignedTo(y.data, 16);
+  return step == 1 && lineStride % kWidth<T> == 0 && first % kWidth<T> == 0 && isAligned(y.data, 16);
 }
 
 template <typename T, bool kColMajor>

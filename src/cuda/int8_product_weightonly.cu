@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 PackedTokens packTokens(const ConstDenseView& x, Scratch& scratch, Context& context) {
   using Storage = typename Operand<T>::Storage;
-  const bool fits = Operand<T>::kPlanes == 1 && x.colStride == 1 && isAlignedTo(x.data, 16) && x.cols % 16 == 0 &&
+  const bool fits = Operand<T>::kPlanes == 1 && x.colStride == 1 && isAligned(x.data, 16) && x.cols % 16 == 0 &&
                     (x.rowStride % 8 == 0 || x.rows == 1);
   if (fits) return {x.data, x.rowStride};
   const Index stride = roundUp(x.cols, 16);
