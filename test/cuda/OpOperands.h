@@ -22,12 +22,20 @@
 #include <eigen_q/src/ScalarConvert.h>
 #include <eigen_q/src/gpu/OpKernels.h>
 
-#include "Samples.h"
+#include <src/lowering_log.h>
+
+#include "Mirror.h"
+#include "Upload.h"
 #include "support/Bounds.h"
 
 namespace EigenQ {
 namespace test {
 
+using internal::ConstDenseView;
+using internal::DenseView;
+using internal::nameOf;
+
+constexpr ScalarType kDeviceScalars[] = {ScalarType::kFloat, ScalarType::kHalf, ScalarType::kBFloat16};
 constexpr double kUnit = 0x1p-24;          // of float
 constexpr double kUnderflow = 0x1p-120;    // more than what is lost where intermediate values underflow
 constexpr double kExpError = 4 * kUnit;    // CUDA's expf is within 2 units in the last place
@@ -64,7 +72,8 @@ class OpMatrix {
         m_stride(m_rows + (columns == Columns::kPacked ? 0
                            : columns == Columns::kGaps ? 8
                                                        : 1)),
-        m_host(static_cast<std::size_t>((m_first + m_stride * m_cols) * sizeOf(scalar)), kGap),
+        m_bytes(static_cast<Index>(sizeOf(scalar))),
+        m_host(static_cast<std::size_t>((m_first + m_stride * m_cols) * m_bytes), kGap),
         m_device(std::make_unique<DeviceArray<std::uint8_t>>(m_host.size())) {
     for (Index j = 0; j < m_cols; ++j)
       for (Index i = 0; i < m_rows; ++i) internal::writeScalar(m_host.data(), scalar, place(i, j), values(i, j));
@@ -81,7 +90,7 @@ class OpMatrix {
     return {v.data, v.scalar, v.rows, v.cols, v.rowStride, v.colStride};
   }
   DenseView out() const {
-    void* const first = m_rows * m_cols > 0 ? m_device->data() + m_first * sizeOf(m_scalar) : nullptr;
+    void* const first = m_rows * m_cols > 0 ? m_device->data() + m_first * m_bytes : nullptr;
     return {first, m_scalar, m_rows, m_cols, 1, m_stride};
   }
 
@@ -91,8 +100,7 @@ class OpMatrix {
   void uploadNaN() {
     std::vector<std::uint8_t> bytes = m_host;
     for (Index j = 0; j < m_cols; ++j)
-      std::memset(bytes.data() + place(0, j) * sizeOf(m_scalar), 0xff,
-                  static_cast<std::size_t>(m_rows * sizeOf(m_scalar)));
+      std::memset(bytes.data() + place(0, j) * m_bytes, 0xff, static_cast<std::size_t>(m_rows * m_bytes));
     m_device->upload(bytes);
   }
   std::vector<std::uint8_t> download(gpu::Context& context) const { return m_device->toHost(context); }
@@ -106,8 +114,8 @@ class OpMatrix {
   bool keepsGaps(const std::vector<std::uint8_t>& bytes) const {
     std::vector<std::uint8_t> restored = bytes;
     for (Index j = 0; j < m_cols; ++j) {
-      const auto from = static_cast<std::size_t>(place(0, j) * sizeOf(m_scalar));
-      std::copy_n(m_host.begin() + static_cast<std::ptrdiff_t>(from), m_rows * sizeOf(m_scalar),
+      const auto from = static_cast<std::size_t>(place(0, j) * m_bytes);
+      std::copy_n(m_host.begin() + static_cast<std::ptrdiff_t>(from), m_rows * m_bytes,
                   restored.begin() + static_cast<std::ptrdiff_t>(from));
     }
     return restored == m_host;
@@ -118,7 +126,7 @@ class OpMatrix {
   Index place(Index i, Index j) const { return m_first + i + j * m_stride; }
 
   ScalarType m_scalar;
-  Index m_rows, m_cols, m_first, m_stride;
+  Index m_rows, m_cols, m_first, m_stride, m_bytes;
   std::vector<std::uint8_t> m_host;
   std::unique_ptr<DeviceArray<std::uint8_t>> m_device;
 };
