@@ -14,7 +14,7 @@
 
 #include "byte_levels.cuh"
 #include "op_launch.cuh"
-#include "optimizer.h"
+#include <eigen_q/src/gpu/OptimizerKernels.h>
 #include "optimizer_rules.cuh"
 
 namespace EigenQ {

@@ -3,7 +3,7 @@
 //
 // Traffic  parameter and state in and out, gradient in: 12 B a value (SGD) to 28 B (Adam); memory is all that counts.
 #include "op_launch.cuh"
-#include "optimizer.h"
+#include <eigen_q/src/gpu/OptimizerKernels.h>
 #include "optimizer_rules.cuh"
 #include "tree_sum.cuh"
 

@@ -5,7 +5,7 @@
 #define EIGENQ_CUDA_OPTIMIZER_RULES_CUH
 
 #include "eight_values.cuh"
-#include "optimizer.h"
+#include <eigen_q/src/gpu/OptimizerKernels.h>
 
 #include <eigen_q/src/ScalarConvert.h>
 

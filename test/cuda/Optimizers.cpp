@@ -7,7 +7,7 @@
 #include <eigen_q/src/OptimizerKernels.h>
 #include <eigen_q/src/RoundedProduct.h>
 
-#include <src/cuda/optimizer.h>
+#include <eigen_q/src/gpu/OptimizerKernels.h>
 
 #include "Samples.h"
 

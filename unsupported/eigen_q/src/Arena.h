@@ -13,38 +13,95 @@ namespace EigenQ {
 namespace ad {
 
 /** Monotonic memory: allocation is a bump of an offset, release is a rewind to a mark. Blocks are kept, so a program
- * that repeats its sequence of allocations asks the system only the first time.
- *
- * Raw memory: whoever constructs an object here destroys it before rewinding past it. Not thread-safe. */
-class Arena {
+ * that repeats its sequence of allocations asks the system only the first time. Not thread-safe.
+ * \tparam Memory  one block of it: `data()`, `bytes()`, and the constants kAlignment, kFirstBlock and kLargestGrowth */
+template <typename Memory>
+class MonotonicBlocks {
  public:
-  static constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector load of today's CPUs
-  static constexpr std::size_t kFirstBlock = std::size_t(1) << 16;
-  static constexpr std::size_t kLargestGrowth = std::size_t(1)
-                                                << 26;  // doubling stops here; larger requests fit exactly
-
   /** A position to return to. Marks are rewound in the reverse order of their making. */
   struct Mark {
     std::size_t block = 0;
     std::size_t used = 0;
   };
+  /** Where a request landed. */
+  struct Position {
+    Memory* block;
+    std::size_t offset;
+  };
 
-  Arena() = default;
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
+  MonotonicBlocks() = default;
+  MonotonicBlocks(const MonotonicBlocks&) = delete;
+  MonotonicBlocks& operator=(const MonotonicBlocks&) = delete;
 
-  /** \returns \a bytes bytes, uninitialised, aligned to kAlignment; never null. Throws std::bad_alloc. */
-  void* allocate(std::size_t bytes) {
+  /** \param make  returns a std::unique_ptr<Memory> of at least the bytes it is called with. */
+  template <typename Make>
+  Position take(std::size_t bytes, const Make& make) {
+    constexpr std::size_t kAlignment = Memory::kAlignment;
     if (bytes > std::numeric_limits<std::size_t>::max() - kAlignment) throw std::bad_alloc();
     const std::size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     // A block too small for this request is skipped, not searched again: the order of requests alone decides where
     // each lands, which is what makes the second step of a training loop allocate nothing.
-    while (m_top.block < m_blocks.size() && m_blocks[m_top.block].size - m_top.used < size)
+    while (m_top.block < m_blocks.size() && m_blocks[m_top.block]->bytes() - m_top.used < size)
       m_top = {m_top.block + 1, 0};
-    if (m_top.block == m_blocks.size()) addBlock(size);
-    void* const p = m_blocks[m_top.block].memory.get() + m_top.used;
+    if (m_top.block == m_blocks.size()) m_blocks.push_back(make(std::max(size, grown())));
+    const Position position{m_blocks[m_top.block].get(), m_top.used};
     m_top.used += size;
-    return p;
+    return position;
+  }
+
+  Mark mark() const { return m_top; }
+  void rewind(Mark mark) { m_top = mark; }
+
+  /** Bytes held from the system. */
+  std::size_t bytesReserved() const {
+    std::size_t sum = 0;
+    for (const auto& block : m_blocks) sum += block->bytes();
+    return sum;
+  }
+
+ private:
+  std::size_t grown() const {
+    return m_blocks.empty() ? Memory::kFirstBlock : std::min(2 * m_blocks.back()->bytes(), Memory::kLargestGrowth);
+  }
+
+  std::vector<std::unique_ptr<Memory>> m_blocks;
+  Mark m_top;
+};
+
+/** A block of host memory. */
+class HostMemory {
+ public:
+  static constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector load of today's CPUs
+  static constexpr std::size_t kFirstBlock = std::size_t(1) << 16;
+  // Doubling stops here; larger requests fit exactly.
+  static constexpr std::size_t kLargestGrowth = std::size_t(1) << 26;
+
+  explicit HostMemory(std::size_t bytes)
+      : m_data(static_cast<unsigned char*>(::operator new (bytes, std::align_val_t{kAlignment}))), m_bytes(bytes) {}
+
+  unsigned char* data() const { return m_data.get(); }
+  std::size_t bytes() const { return m_bytes; }
+
+ private:
+  struct Release {
+    void operator()(unsigned char* p) const { ::operator delete (p, std::align_val_t{kAlignment}); }
+  };
+  std::unique_ptr<unsigned char, Release> m_data;
+  std::size_t m_bytes;
+};
+
+/** Monotonic host memory. Raw: whoever constructs an object here destroys it before rewinding past it. */
+class Arena {
+ public:
+  static constexpr std::size_t kAlignment = HostMemory::kAlignment;
+  static constexpr std::size_t kFirstBlock = HostMemory::kFirstBlock;
+  static constexpr std::size_t kLargestGrowth = HostMemory::kLargestGrowth;
+  using Mark = MonotonicBlocks<HostMemory>::Mark;
+
+  /** \returns \a bytes bytes, uninitialised, aligned to kAlignment; never null. Throws std::bad_alloc. */
+  void* allocate(std::size_t bytes) {
+    const auto p = m_blocks.take(bytes, [](std::size_t size) { return std::make_unique<HostMemory>(size); });
+    return p.block->data() + p.offset;
   }
 
   /** \returns room for \a n objects of type T, uninitialised. */
@@ -55,35 +112,12 @@ class Arena {
     return static_cast<T*>(allocate(n * sizeof(T)));
   }
 
-  Mark mark() const { return m_top; }
-  void rewind(Mark mark) { m_top = mark; }
-
-  /** Bytes held from the system. */
-  std::size_t bytesReserved() const {
-    std::size_t sum = 0;
-    for (const Block& block : m_blocks) sum += block.size;
-    return sum;
-  }
+  Mark mark() const { return m_blocks.mark(); }
+  void rewind(Mark mark) { m_blocks.rewind(mark); }
+  std::size_t bytesReserved() const { return m_blocks.bytesReserved(); }
 
  private:
-  struct Release {
-    void operator()(unsigned char* p) const { ::operator delete (p, std::align_val_t{kAlignment}); }
-  };
-  struct Block {
-    std::unique_ptr<unsigned char, Release> memory;
-    std::size_t size;
-  };
-
-  void addBlock(std::size_t atLeast) {
-    const std::size_t grown = m_blocks.empty() ? kFirstBlock : std::min(2 * m_blocks.back().size, kLargestGrowth);
-    const std::size_t size = std::max(atLeast, grown);
-    std::unique_ptr<unsigned char, Release> memory(
-        static_cast<unsigned char*>(::operator new (size, std::align_val_t{kAlignment})));
-    m_blocks.push_back(Block{std::move(memory), size});
-  }
-
-  std::vector<Block> m_blocks;
-  Mark m_top;
+  MonotonicBlocks<HostMemory> m_blocks;
 };
 
 }  // namespace ad

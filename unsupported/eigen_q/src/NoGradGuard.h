@@ -8,10 +8,10 @@ namespace EigenQ {
 namespace ad {
 
 /** While it lives, ops on \a tape compute the same values, bit for bit, and record no pullback. Guards nest. */
-template <typename Scalar>
+template <typename Scalar, typename Place = Host>
 class NoGradGuard {
  public:
-  explicit NoGradGuard(Tape<Scalar>& tape) : m_tape(tape), m_previous(tape.gradEnabled()) {
+  explicit NoGradGuard(Tape<Scalar, Place>& tape) : m_tape(tape), m_previous(tape.gradEnabled()) {
     tape.setGradEnabled(false);
   }
   ~NoGradGuard() { m_tape.setGradEnabled(m_previous); }
@@ -19,7 +19,7 @@ class NoGradGuard {
   NoGradGuard& operator=(const NoGradGuard&) = delete;
 
  private:
-  Tape<Scalar>& m_tape;
+  Tape<Scalar, Place>& m_tape;
   bool m_previous;
 };
 

@@ -8,31 +8,49 @@
 
 #include <Eigen/Core>
 
+#include "Place.h"
+
 namespace EigenQ {
 namespace ad {
 
-template <typename Scalar>
-class Tape;
-template <typename Scalar>
-class Var;
+/** What backward() checks of a parameter, whatever its scalar. */
+class ParameterRecord {
+ public:
+  const std::string& name() const { return m_name; }
+
+  /** Grows with every write access to the value. */
+  std::uint64_t version() const { return m_version; }
+
+ protected:
+  ParameterRecord() = default;
+  explicit ParameterRecord(std::string name) : m_name(std::move(name)) {}
+  ParameterRecord(ParameterRecord&&) noexcept = default;
+  ParameterRecord& operator=(ParameterRecord&&) noexcept = default;
+  ~ParameterRecord() = default;
+
+  std::string m_name;
+  std::uint64_t m_version = 0;
+};
 
 /** A trainable matrix that outlives the tape: a value, its gradient and a name.
  *
  * Gradients add up over backward() calls until zeroGrad(). A tape and an optimiser refer to a parameter by address:
  * it stays where it is from its first use until Tape::clear() or the optimiser's end. */
-template <typename Scalar_>
-class Parameter {
+template <typename Scalar_, typename Place_>
+class Parameter : public ParameterRecord {
  public:
   using Scalar = Scalar_;
-  using Matrix = Eigen::MatrixX<Scalar>;
+  using Place = Place_;
+  using Matrix = typename Place::template Matrix<Scalar>;
+  using Map = typename Place::template Map<Scalar>;
 
   Parameter() = default;
 
-  /** \param value  evaluated into the parameter, any dense expression.
+  /** \param value  evaluated into the parameter, any dense expression; copied to the device for a parameter there.
    * \param requiresGrad  false freezes the parameter: no gradient is stored or computed. */
   template <typename Derived>
   explicit Parameter(const Eigen::DenseBase<Derived>& value, std::string name = {}, bool requiresGrad = true)
-      : m_value(value.derived()), m_name(std::move(name)) {
+      : ParameterRecord(std::move(name)), m_value(Place::template fromHost<Scalar>(value)) {
     setRequiresGrad(requiresGrad);
   }
 
@@ -42,20 +60,19 @@ class Parameter {
   Eigen::Index rows() const { return m_value.rows(); }
   Eigen::Index cols() const { return m_value.cols(); }
   Eigen::Index size() const { return m_value.size(); }
-  const std::string& name() const { return m_name; }
 
   const Matrix& value() const { return m_value; }
 
   /** Write access. It marks the value as modified, so that a backward() over a graph which read the old value throws
    * instead of mixing the two. A Map: a parameter keeps its shape. */
-  Eigen::Map<Matrix> mutableValue() {
+  Map mutableValue() {
     ++m_version;
-    return Eigen::Map<Matrix>(m_value.data(), rows(), cols());
+    return mapOf(m_value);
   }
 
   /** The gradient, in the shape of the value; 0×0 while requiresGrad() is false. */
   const Matrix& grad() const { return m_grad; }
-  Eigen::Map<Matrix> mutableGrad() { return Eigen::Map<Matrix>(m_grad.data(), m_grad.rows(), m_grad.cols()); }
+  Map mutableGrad() { return mapOf(m_grad); }
 
   /** Whether a backward() has reached this parameter since zeroGrad(). Optimisers leave the others alone. */
   bool hasGrad() const { return m_hasGrad; }
@@ -70,23 +87,19 @@ class Parameter {
   void setRequiresGrad(bool requiresGrad) {
     m_requiresGrad = requiresGrad;
     m_hasGrad = false;
-    if (requiresGrad)
-      m_grad.setZero(rows(), cols());
-    else
-      m_grad.resize(0, 0);
+    m_grad = requiresGrad ? Matrix(rows(), cols()) : Matrix();
+    if (requiresGrad) m_grad.setZero();
     ++m_version;
   }
 
-  /** Grows with every write access. */
-  std::uint64_t version() const { return m_version; }
-
  private:
-  friend class Tape<Scalar>;
+  template <typename, typename>
+  friend class Tape;
+
+  static Map mapOf(Matrix& m) { return Place::map(Place::pointerTo(m), m.rows(), m.cols()); }
 
   Matrix m_value;
   Matrix m_grad;
-  std::string m_name;
-  std::uint64_t m_version = 0;
   bool m_requiresGrad = true;
   bool m_hasGrad = false;
 };

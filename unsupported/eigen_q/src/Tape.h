@@ -17,23 +17,28 @@
 
 #include "Arena.h"
 #include "Parameter.h"
+#include "Place.h"
 #include "Random.h"
 #include "Var.h"
 
 namespace EigenQ {
 namespace ad {
 
-template <typename Scalar>
-class Scratch;
+namespace internal {
+inline std::size_t countOf(Eigen::Index rows, Eigen::Index cols) {
+  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);
+}
+}  // namespace internal
 
 /** A matrix in the tape's arena that no node owns yet: fill it, then record() it without a copy, or capture it in a
  * pullback as a saved value. Copying it copies the pointer; assigning to it writes the entries. Lives until clear(). */
-template <typename Scalar_>
-class ArenaMatrix : public Eigen::Map<Eigen::MatrixX<Scalar_>> {
+template <typename Scalar, typename Place>
+class ArenaMatrix : public Place::template Map<Scalar> {
  public:
-  using Base = Eigen::Map<Eigen::MatrixX<Scalar_>>;
+  using Base = typename Place::template Map<Scalar>;
   using Base::Base;
   using Base::operator=;
+  explicit ArenaMatrix(const Base& map) : Base(map) {}
   ArenaMatrix(const ArenaMatrix&) = default;
   ArenaMatrix& operator=(const ArenaMatrix& other) {
     Base::operator=(other);
@@ -41,65 +46,69 @@ class ArenaMatrix : public Eigen::Map<Eigen::MatrixX<Scalar_>> {
   }
 };
 
-namespace internal {
-/** Products and coefficient-wise expressions alike as something that can be assigned to a matrix. */
-template <typename Xpr>
-decltype(auto) asMatrix(const Xpr& xpr) {
-  if constexpr (std::is_base_of_v<Eigen::ArrayBase<Xpr>, Xpr>)
-    return xpr.matrix();
-  else
-    return (xpr);
-}
-}  // namespace internal
-
 /** Records matrix operations and runs them backwards (reverse mode).
  *
  * Every op appends one node: a value, and, where a gradient is wanted, a pullback. Nodes stand in the order of their
  * creation, which is a topological order, so backward() is one walk from the end. All memory comes from arenas that
  * clear() empties but keeps: from the second identical step on nothing is allocated.
  *
- * One tape belongs to one thread at a time. Scalar is float, or double for gradient checks. */
-template <typename Scalar_>
+ * One tape belongs to one thread at a time. Scalar is float, or double for gradient checks on the host.
+ * \tparam Place_  Host, or Device (unsupported/eigen_q/AutodiffCuda) */
+template <typename Scalar_, typename Place_>
 class Tape {
  public:
   using Scalar = Scalar_;
-  using Matrix = Eigen::MatrixX<Scalar>;
-  using ConstMap = Eigen::Map<const Matrix>;
-  using Variable = Var<Scalar>;
+  using Place = Place_;
+  using Matrix = typename Place::template Matrix<Scalar>;
+  using Map = typename Place::template Map<Scalar>;
+  using ConstMap = typename Place::template ConstMap<Scalar>;
+  using Integers = typename Place::Integers;
+  using Variable = Var<Scalar, Place>;
+  using Uninitialised = ArenaMatrix<Scalar, Place>;
 
-  /** \param seed  of the random ops, see setSeed(). */
+  /** \param seed  of the random ops, see setSeed(). On a device: work is queued on the current context. */
   explicit Tape(std::uint64_t seed = 0) { setSeed(seed); }
+  /** On a device: all work is queued on \a context, which outlives the tape. */
+  template <typename P = Place>
+  explicit Tape(typename P::Context& context, std::uint64_t seed = 0) : m_memory(context) {
+    setSeed(seed);
+  }
   ~Tape() { destroyPayloads(); }
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
-  /** A value without gradient. \a value is copied. */
-  template <typename Derived>
-  Variable constant(const Eigen::DenseBase<Derived>& value) {
-    return append("constant", copy(value.derived()), false);
+  /** A value without gradient. \a value is copied, to the device too. */
+  template <typename Xpr>
+  Variable constant(const Xpr& value) {
+    return append("constant", copy(value), false);
   }
 
   /** A leaf with a gradient on the tape, read with Var::grad(). \a value is copied. */
-  template <typename Derived>
-  Variable variable(const Eigen::DenseBase<Derived>& value) {
-    return append("variable", copy(value.derived()), true);
+  template <typename Xpr>
+  Variable variable(const Xpr& value) {
+    return append("variable", copy(value), true);
   }
 
   /** A leaf that reads the parameter in place and accumulates into Parameter::grad(). */
-  Variable parameter(Parameter<Scalar>& p);
+  Variable parameter(Parameter<Scalar, Place>& p);
 
   /** \returns an uninitialised matrix in the arena. */
-  ArenaMatrix<Scalar> newMatrix(Eigen::Index rows, Eigen::Index cols) {
+  Uninitialised newMatrix(Eigen::Index rows, Eigen::Index cols) {
     eigen_assert(rows >= 0 && cols >= 0);
-    return {m_values.allocate<Scalar>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols)), rows, cols};
+    return Uninitialised(Place::map(m_memory.template allocate<Scalar>(internal::countOf(rows, cols)), rows, cols));
   }
 
-  /** Copies integers (token ids, offsets) into the arena, for a pullback to capture. */
-  Eigen::Map<const Eigen::VectorXi> keep(const Eigen::Ref<const Eigen::VectorXi>& integers) {
-    int* const data = m_values.allocate<int>(static_cast<std::size_t>(integers.size()));
-    Eigen::Map<Eigen::VectorXi>(data, integers.size()) = integers;
-    return {data, integers.size()};
-  }
+  /** Copies integers (token ids, offsets) into the arena, for a pullback to capture; on a device uploads them, once
+   * between two clear() for each content. */
+  Integers keep(const Eigen::Ref<const Eigen::VectorXi>& integers) { return m_memory.keep(integers); }
+
+  /** Ops that assign to matrices themselves do so while this lives: on a device it makes the tape's context current.
+   * Pullbacks run inside one. */
+  auto scope() const { return typename Place::Memory::Scope(m_memory); }
+
+  /** On a device: where all work is queued. */
+  auto& context() const { return m_memory.context(); }
+  typename Place::Memory& memory() { return m_memory; }
 
   /** Appends an op.
    * \param name  a literal, for messages.
@@ -109,13 +118,13 @@ class Tape {
    *   result as matrices; adds to the inputs with Var::addGrad(). Kept, and destroyed by clear(), only if an input
    *   requires a gradient. Captures by value; what it captures by reference outlives the tape's next clear().
    * Throws std::logic_error for an input of another tape or of the time before clear(). */
-  template <typename Derived, typename Pullback>
-  Variable record(const char* name, std::initializer_list<Variable> inputs, const Eigen::DenseBase<Derived>& value,
-                  Pullback&& pullback) {
-    return record(name, inputs, copy(value.derived()), std::forward<Pullback>(pullback));
+  template <typename Xpr, typename Pullback>
+  Variable record(const char* name, std::initializer_list<Variable> inputs, const Xpr& value, Pullback&& pullback) {
+    static_assert(!Place::template kIsElsewhere<Xpr>, "EigenQ::ad: an op on a device tape has its value on the device");
+    return record(name, inputs, copy(value), std::forward<Pullback>(pullback));
   }
   template <typename Pullback>
-  Variable record(const char* name, std::initializer_list<Variable> inputs, const ArenaMatrix<Scalar>& value,
+  Variable record(const char* name, std::initializer_list<Variable> inputs, const Uninitialised& value,
                   Pullback&& pullback);
 
   /** Whether a record() over these inputs would keep its pullback: an op saves intermediate values only then. */
@@ -129,12 +138,12 @@ class Tape {
     if (n.rows != 1 || n.cols != 1)
       throw std::invalid_argument("Tape::backward: expected a 1x1 loss, found " + std::to_string(n.rows) + "x" +
                                   std::to_string(n.cols) + " from '" + n.name + "'");
-    backward(loss, Matrix::Ones(1, 1));
+    backward(loss, m_one);
   }
 
   /** The same from a \a y of any shape, starting from dL/dy = \a seed. */
-  template <typename Derived>
-  void backward(const Variable& y, const Eigen::DenseBase<Derived>& seed);
+  template <typename Xpr>
+  void backward(const Variable& y, const Xpr& seed);
 
   /** Forgets every node, destroys every payload and keeps the memory. Vars made before become invalid. The random
    * streams go on, so that the next step draws other dropout masks. */
@@ -153,22 +162,25 @@ class Tape {
   void setGradEnabled(bool enabled) { m_gradEnabled = enabled; }
 
   std::size_t nodeCount() const { return m_nodes.size(); }
-  std::size_t bytesReserved() const { return m_values.bytesReserved() + m_scratch.bytesReserved(); }
+  /** Bytes of matrices, where they live. */
+  std::size_t bytesReserved() const { return m_memory.bytesReserved(); }
 
  private:
-  friend class Var<Scalar>;
-  friend class Scratch<Scalar>;
+  friend class Var<Scalar, Place>;
+  using Pointer = typename Place::template Pointer<Scalar>;
+  using ConstPointer = typename Place::template Pointer<const Scalar>;
 
   struct Node {
     const char* name;
-    const Scalar* value;
+    ConstPointer value;
     Eigen::Index rows;
     Eigen::Index cols;
-    Scalar* grad = nullptr;  // allocated when the first contribution arrives
+    Pointer grad{};  // allocated when the first contribution arrives
     bool requiresGrad = false;
     bool hasGrad = false;  // whether grad holds a contribution of this backward(); for leaves, of any
 
-    Parameter<Scalar>* parameter = nullptr;  // owns the gradient of its leaf
+    Parameter<Scalar, Place>* parameter = nullptr;  // owns the gradient of its leaf
+    const ParameterRecord* source = nullptr;        // whose value is read, at parameterVersion
     std::uint64_t parameterVersion = 0;
 
     void* payload = nullptr;
@@ -177,15 +189,15 @@ class Tape {
   };
 
   template <typename Xpr>
-  ArenaMatrix<Scalar> copy(const Xpr& value) {
+  Uninitialised copy(const Xpr& value) {
     static_assert(std::is_same_v<typename Xpr::Scalar, Scalar>,
                   "EigenQ::ad: the scalar type of the value differs from the tape's; use .template cast<Scalar>()");
-    ArenaMatrix<Scalar> m = newMatrix(value.rows(), value.cols());
-    m.noalias() = internal::asMatrix(value);
+    Uninitialised m = newMatrix(value.rows(), value.cols());
+    m_memory.template store<Scalar>(m, value, /*accumulate=*/false);
     return m;
   }
 
-  Variable append(const char* name, const Eigen::Map<Matrix>& value, bool requiresGrad);
+  Variable append(const char* name, const Uninitialised& value, bool requiresGrad);
   Variable append(const Node& node);
   template <typename Pullback>
   void attach(Node& node, Pullback&& pullback);
@@ -199,8 +211,8 @@ class Tape {
   void destroyPayloads();
 
   std::vector<Node> m_nodes;
-  Arena m_values;   // values, gradients, payloads
-  Arena m_scratch;  // what lives no longer than one op
+  typename Place::Memory m_memory;
+  Matrix m_one = m_memory.template one<Scalar>();  // dloss/dloss
   RandomStream m_random;
   std::uint32_t m_generation = 0;
   bool m_gradEnabled = true;
@@ -208,25 +220,25 @@ class Tape {
 };
 
 /** Temporaries of one op or pullback, in memory that the next op uses again. Frames nest like scopes. */
-template <typename Scalar>
+template <typename Scalar, typename Place>
 class Scratch {
  public:
-  explicit Scratch(Tape<Scalar>& tape) : m_arena(tape.m_scratch), m_mark(m_arena.mark()) {}
-  ~Scratch() { m_arena.rewind(m_mark); }
+  explicit Scratch(Tape<Scalar, Place>& tape) : m_memory(tape.memory()), m_mark(m_memory.mark()) {}
+  ~Scratch() { m_memory.rewind(m_mark); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
   /** \returns an uninitialised matrix that lives as long as this frame. */
-  Eigen::Map<Eigen::MatrixX<Scalar>> matrix(Eigen::Index rows, Eigen::Index cols) {
-    return {m_arena.allocate<Scalar>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols)), rows, cols};
+  typename Place::template Map<Scalar> matrix(Eigen::Index rows, Eigen::Index cols) {
+    return Place::map(m_memory.template allocateScratch<Scalar>(internal::countOf(rows, cols)), rows, cols);
   }
   Eigen::Map<Eigen::ArrayXX<Scalar>> array(Eigen::Index rows, Eigen::Index cols) {
     return {matrix(rows, cols).data(), rows, cols};
   }
 
  private:
-  Arena& m_arena;
-  Arena::Mark m_mark;
+  typename Place::Memory& m_memory;
+  typename Place::Memory::Mark m_mark;
 };
 
 }  // namespace ad

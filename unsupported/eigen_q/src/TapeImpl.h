@@ -7,8 +7,8 @@
 namespace EigenQ {
 namespace ad {
 
-template <typename Scalar>
-Var<Scalar> Tape<Scalar>::append(const Node& node) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> Tape<Scalar, Place>::append(const Node& node) {
   if (m_inBackward)
     throw std::logic_error(std::string("Tape: '") + node.name +
                            "' recorded inside a pullback; second derivatives are " + "not supported");
@@ -17,45 +17,46 @@ Var<Scalar> Tape<Scalar>::append(const Node& node) {
   return Variable(this, static_cast<std::uint32_t>(m_nodes.size() - 1), m_generation);
 }
 
-template <typename Scalar>
-Var<Scalar> Tape<Scalar>::append(const char* name, const Eigen::Map<Matrix>& value, bool requiresGrad) {
-  Node n{name, value.data(), value.rows(), value.cols()};
+template <typename Scalar, typename Place>
+Var<Scalar, Place> Tape<Scalar, Place>::append(const char* name, const Uninitialised& value, bool requiresGrad) {
+  Node n{name, Place::pointerTo(value), value.rows(), value.cols()};
   n.requiresGrad = requiresGrad;
   return append(n);
 }
 
-template <typename Scalar>
-Var<Scalar> Tape<Scalar>::parameter(Parameter<Scalar>& p) {
-  Node n{"parameter", p.value().data(), p.rows(), p.cols()};
+template <typename Scalar, typename Place>
+Var<Scalar, Place> Tape<Scalar, Place>::parameter(Parameter<Scalar, Place>& p) {
+  Node n{"parameter", Place::pointerTo(p.value()), p.rows(), p.cols()};
   n.requiresGrad = p.requiresGrad();
   n.parameter = &p;
+  n.source = &p;
   n.parameterVersion = p.version();
   return append(n);
 }
 
-template <typename Scalar>
-bool Tape<Scalar>::needsGrad(std::initializer_list<Variable> inputs) const {
+template <typename Scalar, typename Place>
+bool Tape<Scalar, Place>::needsGrad(std::initializer_list<Variable> inputs) const {
   bool needed = false;
   for (const Variable& input : inputs)  // all of them: a foreign Var is an error wherever it stands
     if (input && node(input).requiresGrad) needed = true;
   return needed && m_gradEnabled;
 }
 
-template <typename Scalar>
+template <typename Scalar, typename Place>
 template <typename Pullback>
-Var<Scalar> Tape<Scalar>::record(const char* name, std::initializer_list<Variable> inputs,
-                                 const ArenaMatrix<Scalar>& value, Pullback&& pullback) {
+Var<Scalar, Place> Tape<Scalar, Place>::record(const char* name, std::initializer_list<Variable> inputs,
+                                               const Uninitialised& value, Pullback&& pullback) {
   const bool needed = needsGrad(inputs);
   const Variable y = append(name, value, needed);
   if (needed) attach(m_nodes.back(), std::forward<Pullback>(pullback));
   return y;
 }
 
-template <typename Scalar>
+template <typename Scalar, typename Place>
 template <typename Pullback>
-void Tape<Scalar>::attach(Node& node, Pullback&& pullback) {
+void Tape<Scalar, Place>::attach(Node& node, Pullback&& pullback) {
   using Payload = std::decay_t<Pullback>;
-  node.payload = ::new (m_values.allocate<Payload>(1)) Payload(std::forward<Pullback>(pullback));
+  node.payload = ::new (m_memory.template allocatePayload<Payload>(1)) Payload(std::forward<Pullback>(pullback));
   node.pull = [](void* payload, const ConstMap& dy, const ConstMap& y) {
     Payload& f = *static_cast<Payload*>(payload);
     if constexpr (std::is_invocable_v<Payload&, const ConstMap&, const ConstMap&>) {
@@ -71,25 +72,25 @@ void Tape<Scalar>::attach(Node& node, Pullback&& pullback) {
     node.destroy = [](void* payload) { static_cast<Payload*>(payload)->~Payload(); };
 }
 
-template <typename Scalar>
-std::size_t Tape<Scalar>::check(const Variable& v) const {
+template <typename Scalar, typename Place>
+std::size_t Tape<Scalar, Place>::check(const Variable& v) const {
   if (v.m_tape != this) throw std::logic_error("Var: used on a tape that is not its own");
   if (v.m_generation != m_generation) throw std::logic_error("Var: used after Tape::clear()");
   return v.m_id;
 }
 
-template <typename Scalar>
-typename Var<Scalar>::GradTarget Tape<Scalar>::gradTarget(Node& node) {
+template <typename Scalar, typename Place>
+typename Var<Scalar, Place>::GradTarget Tape<Scalar, Place>::gradTarget(Node& node) {
   if (!node.requiresGrad)
     throw std::logic_error(std::string("Var::grad: the result of '") + node.name + "' requires no gradient");
-  if (Parameter<Scalar>* const p = node.parameter) return {p->mutableGrad(), std::exchange(p->m_hasGrad, true)};
-  if (!node.grad) node.grad = newMatrix(node.rows, node.cols).data();
-  return {Eigen::Map<Matrix>(node.grad, node.rows, node.cols), std::exchange(node.hasGrad, true)};
+  if (Parameter<Scalar, Place>* const p = node.parameter) return {p->mutableGrad(), std::exchange(p->m_hasGrad, true)};
+  if (!node.grad) node.grad = m_memory.template allocate<Scalar>(internal::countOf(node.rows, node.cols));
+  return {Place::map(node.grad, node.rows, node.cols), std::exchange(node.hasGrad, true)};
 }
 
-template <typename Scalar>
-template <typename Derived>
-void Tape<Scalar>::backward(const Variable& y, const Eigen::DenseBase<Derived>& seed) {
+template <typename Scalar, typename Place>
+template <typename Xpr>
+void Tape<Scalar, Place>::backward(const Variable& y, const Xpr& seed) {
   const std::size_t last = check(y);
   if (m_inBackward) throw std::logic_error("Tape::backward: called inside a pullback");
   if (!m_nodes[last].requiresGrad)
@@ -100,121 +101,123 @@ void Tape<Scalar>::backward(const Variable& y, const Eigen::DenseBase<Derived>& 
   checkParameters(last);
   for (std::size_t i = 0; i <= last; ++i)
     if (m_nodes[i].pull) m_nodes[i].hasGrad = false;  // leaves keep what earlier calls left
-  y.addGrad(seed.derived());
+  if constexpr (Place::template kIsElsewhere<Xpr>)
+    y.addGrad(copy(seed));
+  else
+    y.addGrad(seed);
   walk(last);
 }
 
-template <typename Scalar>
-void Tape<Scalar>::checkParameters(std::size_t last) const {
+template <typename Scalar, typename Place>
+void Tape<Scalar, Place>::checkParameters(std::size_t last) const {
   for (std::size_t i = 0; i <= last; ++i) {
-    const Parameter<Scalar>* const p = m_nodes[i].parameter;
+    const ParameterRecord* const p = m_nodes[i].source;
     if (p && p->version() != m_nodes[i].parameterVersion)
       throw std::logic_error("Tape::backward: parameter '" + p->name() +
                              "' was modified after the forward pass read it");
   }
 }
 
-template <typename Scalar>
-void Tape<Scalar>::walk(std::size_t last) {
+template <typename Scalar, typename Place>
+void Tape<Scalar, Place>::walk(std::size_t last) {
   struct Flag {  // also lowered when a pullback throws
     explicit Flag(bool& flag) : m_flag(flag) { m_flag = true; }
     ~Flag() { m_flag = false; }
     bool& m_flag;
   };
   const Flag inBackward(m_inBackward);
+  const auto onContext = scope();
+  (void)onContext;
   for (std::size_t i = last + 1; i-- > 0;) {
     const Node& n = m_nodes[i];
     if (!n.pull || !n.hasGrad) continue;
-    const Scratch<Scalar> frame(*this);
-    n.pull(n.payload, ConstMap(n.grad, n.rows, n.cols), ConstMap(n.value, n.rows, n.cols));
+    const Scratch<Scalar, Place> frame(*this);
+    n.pull(n.payload, Place::map(ConstPointer(n.grad), n.rows, n.cols), Place::map(n.value, n.rows, n.cols));
   }
 }
 
-template <typename Scalar>
-void Tape<Scalar>::clear() {
+template <typename Scalar, typename Place>
+void Tape<Scalar, Place>::clear() {
   if (m_inBackward) throw std::logic_error("Tape::clear: called inside a pullback");
   destroyPayloads();
   m_nodes.clear();
-  m_values.rewind({});
+  m_memory.clear();
   ++m_generation;
 }
 
-template <typename Scalar>
-void Tape<Scalar>::destroyPayloads() {
+template <typename Scalar, typename Place>
+void Tape<Scalar, Place>::destroyPayloads() {
   for (std::size_t i = m_nodes.size(); i-- > 0;)
     if (m_nodes[i].destroy) m_nodes[i].destroy(m_nodes[i].payload);
 }
 
-template <typename Scalar>
-Tape<Scalar>& Var<Scalar>::tape() const {
+template <typename Scalar, typename Place>
+Tape<Scalar, Place>& Var<Scalar, Place>::tape() const {
   if (!m_tape) throw std::logic_error("Var: default-constructed, it stands for no matrix");
   return *m_tape;
 }
 
-template <typename Scalar>
-Eigen::Index Var<Scalar>::rows() const {
+template <typename Scalar, typename Place>
+Eigen::Index Var<Scalar, Place>::rows() const {
   return tape().node(*this).rows;
 }
 
-template <typename Scalar>
-Eigen::Index Var<Scalar>::cols() const {
+template <typename Scalar, typename Place>
+Eigen::Index Var<Scalar, Place>::cols() const {
   return tape().node(*this).cols;
 }
 
-template <typename Scalar>
-Eigen::Map<const Eigen::MatrixX<Scalar>> Var<Scalar>::value() const {
+template <typename Scalar, typename Place>
+typename Var<Scalar, Place>::ConstMap Var<Scalar, Place>::value() const {
   const auto& n = tape().node(*this);
-  return {n.value, n.rows, n.cols};
+  return Place::map(n.value, n.rows, n.cols);
 }
 
-template <typename Scalar>
-Scalar Var<Scalar>::item() const {
+template <typename Scalar, typename Place>
+Scalar Var<Scalar, Place>::item() const {
   const auto v = value();
   eigen_assert(v.size() == 1 && "Var::item: the matrix is not 1x1");
-  return v(0, 0);
+  return tape().memory().read(v);
 }
 
-template <typename Scalar>
-bool Var<Scalar>::requiresGrad() const {
+template <typename Scalar, typename Place>
+bool Var<Scalar, Place>::requiresGrad() const {
   return tape().node(*this).requiresGrad;
 }
 
-template <typename Scalar>
-typename Var<Scalar>::GradTarget Var<Scalar>::gradTarget() const {
+template <typename Scalar, typename Place>
+typename Var<Scalar, Place>::GradTarget Var<Scalar, Place>::gradTarget() const {
   return tape().gradTarget(tape().node(*this));
 }
 
-template <typename Scalar>
-Eigen::Map<Eigen::MatrixX<Scalar>> Var<Scalar>::grad() const {
+template <typename Scalar, typename Place>
+typename Var<Scalar, Place>::Map Var<Scalar, Place>::grad() const {
   GradTarget target = gradTarget();
-  if (!target.accumulate) target.grad.setZero();
+  if (!target.accumulate) tape().memory().setZero(target.grad);
   return target.grad;
 }
 
-template <typename Scalar>
+template <typename Scalar, typename Place>
 template <typename Xpr>
-void Var<Scalar>::addGrad(const Xpr& contribution) const {
+void Var<Scalar, Place>::addGrad(const Xpr& contribution) const {
   if (!requiresGrad()) return;
   eigen_assert(contribution.rows() == rows() && contribution.cols() == cols() && "Var::addGrad: shapes differ");
-  GradTarget target = gradTarget();
-  if (target.accumulate)
-    target.grad.noalias() += internal::asMatrix(contribution);
-  else
-    target.grad.noalias() = internal::asMatrix(contribution);
+  const GradTarget target = gradTarget();
+  tape().memory().template store<Scalar>(target.grad, contribution, target.accumulate);
 }
 
-template <typename Scalar>
-Var<Scalar> Var<Scalar>::detach() const {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> Var<Scalar, Place>::detach() const {
   const auto& original = tape().node(*this);
   auto n = original;
   n = {"detach", original.value, original.rows, original.cols};
-  n.parameter = original.parameter;  // still read in place, so still checked for modification
+  n.source = original.source;  // still read in place, so still checked for modification
   n.parameterVersion = original.parameterVersion;
   return tape().append(n);
 }
 
-template <typename Scalar>
-Var<Scalar> Operand<Scalar>::on(Tape<Scalar>& tape) const {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> Operand<Scalar, Place>::on(Tape<Scalar, Place>& tape) const {
   if (m_parameter) return tape.parameter(*m_parameter);
   if (m_var && &m_var.tape() != &tape) throw std::logic_error("Var: used on a tape that is not its own");
   return m_var;

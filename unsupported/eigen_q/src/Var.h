@@ -11,21 +11,21 @@
 namespace EigenQ {
 namespace ad {
 
-template <typename Scalar>
-class Tape;
-
 /** Handle to one matrix on a tape, 16 bytes, passed and captured by value.
  *
  * Valid until Tape::clear(); any use after that throws std::logic_error. The tape outlives the handle. */
-template <typename Scalar_>
+template <typename Scalar_, typename Place_>
 class Var {
  public:
   using Scalar = Scalar_;
-  using Matrix = Eigen::MatrixX<Scalar>;
+  using Place = Place_;
+  using Matrix = typename Place::template Matrix<Scalar>;
+  using Map = typename Place::template Map<Scalar>;
+  using ConstMap = typename Place::template ConstMap<Scalar>;
 
   /** Where one contribution to a gradient goes: added if accumulate, else assigned (the target is uninitialised). */
   struct GradTarget {
-    Eigen::Map<Matrix> grad;
+    Map grad;
     bool accumulate;
   };
 
@@ -38,16 +38,16 @@ class Var {
   Eigen::Index size() const { return rows() * cols(); }
 
   /** The value; written once, when the node is recorded. */
-  Eigen::Map<const Matrix> value() const;
+  ConstMap value() const;
 
-  /** The value of a 1×1 matrix. */
+  /** The value of a 1×1 matrix. On a device it waits for the stream. */
   Scalar item() const;
 
   bool requiresGrad() const;
 
   /** The gradient that the last backward() left here (leaves: that all of them left), zero where none arrived. A
    * pullback may add to it, or to a block of it. Throws std::logic_error where requiresGrad() is false. */
-  Eigen::Map<Matrix> grad() const;
+  Map grad() const;
 
   /** Adds a dense expression to the gradient; costs nothing, not even the expression, where requiresGrad() is false.
    * The expression must not read this gradient. */
@@ -61,34 +61,34 @@ class Var {
   Var detach() const;
 
   /** Throws std::logic_error for a default-constructed Var. */
-  Tape<Scalar>& tape() const;
+  Tape<Scalar, Place>& tape() const;
 
  private:
-  friend class Tape<Scalar>;
-  Var(Tape<Scalar>* tape, std::uint32_t id, std::uint32_t generation)
+  friend class ad::Tape<Scalar, Place>;
+  Var(Tape<Scalar, Place>* tape, std::uint32_t id, std::uint32_t generation)
       : m_tape(tape), m_id(id), m_generation(generation) {}
 
-  Tape<Scalar>* m_tape = nullptr;
+  Tape<Scalar, Place>* m_tape = nullptr;
   std::uint32_t m_id = 0;
   std::uint32_t m_generation = 0;
 };
 
 /** What an op takes where a trainable matrix may stand: a Var, a Parameter, or nothing. */
-template <typename Scalar>
+template <typename Scalar, typename Place = Host>
 class Operand {
  public:
   Operand() = default;
-  Operand(const Var<Scalar>& var) : m_var(var) {}
-  Operand(Parameter<Scalar>& parameter) : m_parameter(&parameter) {}
+  Operand(const Var<Scalar, Place>& var) : m_var(var) {}
+  Operand(Parameter<Scalar, Place>& parameter) : m_parameter(&parameter) {}
   // A const parameter could take no gradient: better no program than one that silently trains nothing.
-  Operand(const Parameter<Scalar>&) = delete;
+  Operand(const Parameter<Scalar, Place>&) = delete;
 
   /** The operand as a Var on \a tape; a false Var if there is none. Throws std::logic_error if it lives on another. */
-  Var<Scalar> on(Tape<Scalar>& tape) const;
+  Var<Scalar, Place> on(Tape<Scalar, Place>& tape) const;
 
  private:
-  Var<Scalar> m_var;
-  Parameter<Scalar>* m_parameter = nullptr;
+  Var<Scalar, Place> m_var;
+  Parameter<Scalar, Place>* m_parameter = nullptr;
 };
 
 namespace internal {
@@ -99,8 +99,8 @@ struct NonDeduced {
 }  // namespace internal
 
 /** An Operand whose Scalar follows from the other arguments, so that a Parameter converts to it. */
-template <typename Scalar>
-using OperandArg = typename internal::NonDeduced<Operand<Scalar>>::type;
+template <typename Scalar, typename Place = Host>
+using OperandArg = typename internal::NonDeduced<Operand<Scalar, Place>>::type;
 
 }  // namespace ad
 }  // namespace EigenQ

@@ -8,8 +8,8 @@ namespace EigenQ {
 namespace ad {
 
 /** y = a + b, same shape. */
-template <typename Scalar>
-Var<Scalar> add(const Var<Scalar>& a, const Var<Scalar>& b) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> add(const Var<Scalar, Place>& a, const Var<Scalar, Place>& b) {
   return a.tape().record("add", {a, b}, a.value() + b.value(), [=](const auto& dy) {
     a.addGrad(dy);
     b.addGrad(dy);
@@ -17,18 +17,18 @@ Var<Scalar> add(const Var<Scalar>& a, const Var<Scalar>& b) {
 }
 
 /** y = a - b, same shape. */
-template <typename Scalar>
-Var<Scalar> sub(const Var<Scalar>& a, const Var<Scalar>& b) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> sub(const Var<Scalar, Place>& a, const Var<Scalar, Place>& b) {
   return a.tape().record("sub", {a, b}, a.value() - b.value(), [=](const auto& dy) {
     a.addGrad(dy);
     b.addGrad(-dy);
   });
 }
 
-/** y = s·x, with s rounded to Scalar. */
-template <typename Scalar>
-Var<Scalar> scale(const Var<Scalar>& x, double s) {
-  const auto factor = static_cast<Scalar>(s);
+/** y = s·x, with s rounded to Scalar; to float on a device. */
+template <typename Scalar, typename Place>
+Var<Scalar, Place> scale(const Var<Scalar, Place>& x, double s) {
+  const auto factor = static_cast<typename Place::template Factor<Scalar>>(s);
   return x.tape().record("scale", {x}, factor * x.value(), [=](const auto& dy) { x.addGrad(factor * dy); });
 }
 
@@ -41,33 +41,33 @@ Var<Scalar> cwiseProduct(const Var<Scalar>& a, const Var<Scalar>& b) {
   });
 }
 
-template <typename Scalar>
-Var<Scalar> operator+(const Var<Scalar>& a, const Var<Scalar>& b) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator+(const Var<Scalar, Place>& a, const Var<Scalar, Place>& b) {
   return add(a, b);
 }
 
-template <typename Scalar>
-Var<Scalar> operator-(const Var<Scalar>& a, const Var<Scalar>& b) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator-(const Var<Scalar, Place>& a, const Var<Scalar, Place>& b) {
   return sub(a, b);
 }
 
-template <typename Scalar>
-Var<Scalar> operator-(const Var<Scalar>& x) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator-(const Var<Scalar, Place>& x) {
   return scale(x, -1);
 }
 
-template <typename Scalar>
-Var<Scalar> operator*(double s, const Var<Scalar>& x) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator*(double s, const Var<Scalar, Place>& x) {
   return scale(x, s);
 }
 
-template <typename Scalar>
-Var<Scalar> operator*(const Var<Scalar>& x, double s) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator*(const Var<Scalar, Place>& x, double s) {
   return scale(x, s);
 }
 
-template <typename Scalar>
-Var<Scalar> operator/(const Var<Scalar>& x, double s) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator/(const Var<Scalar, Place>& x, double s) {
   return scale(x, 1 / s);
 }
 

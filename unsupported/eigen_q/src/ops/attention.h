@@ -126,17 +126,33 @@ class CausalAttention {
   Scalar m_scale;
 };
 
-inline void checkAttention(const AttentionHeads& h, const Eigen::Ref<const Eigen::VectorXi>& offsets,
-                           Eigen::Index tokens) {
+inline void checkHeads(const AttentionHeads& h) {
   if (h.kvHeads < 1 || h.heads < 1 || h.headDim < 1 || h.heads % h.kvHeads != 0)
     throw std::invalid_argument("causalAttention: expected positive sizes and heads a multiple of kvHeads, found " +
                                 std::to_string(h.heads) + " heads, " + std::to_string(h.kvHeads) +
                                 " kvHeads, headDim " + std::to_string(h.headDim));
+}
+
+inline void checkAttention(const AttentionHeads& h, const Eigen::Ref<const Eigen::VectorXi>& offsets,
+                           Eigen::Index tokens) {
+  checkHeads(h);
   bool ascending = offsets.size() > 0 && offsets(0) == 0 && offsets(offsets.size() - 1) == tokens;
   for (Eigen::Index i = 1; ascending && i < offsets.size(); ++i) ascending = offsets(i - 1) <= offsets(i);
   if (!ascending)
     throw std::invalid_argument("causalAttention: expected sequence offsets that ascend from 0 to the " +
                                 std::to_string(tokens) + " tokens");
+}
+
+template <typename V>
+void assertAttentionShapes(const V& q, const V& k, const V& v, const AttentionHeads& heads) {
+  eigen_assert(q.rows() == heads.heads * heads.headDim && "causalAttention: q is not (heads * headDim) x tokens");
+  eigen_assert(k.rows() == heads.kvHeads * heads.headDim && k.cols() == q.cols() &&
+               "causalAttention: k is not (kvHeads * headDim) x tokens");
+  eigen_assert(v.rows() == k.rows() && v.cols() == k.cols() && "causalAttention: v and k differ in shape");
+  EIGEN_UNUSED_VARIABLE(q);
+  EIGEN_UNUSED_VARIABLE(k);
+  EIGEN_UNUSED_VARIABLE(v);
+  EIGEN_UNUSED_VARIABLE(heads);
 }
 }  // namespace internal
 
@@ -151,10 +167,7 @@ template <typename Scalar>
 Var<Scalar> causalAttention(const Var<Scalar>& q, const Var<Scalar>& k, const Var<Scalar>& v,
                             const AttentionHeads& heads, const Eigen::Ref<const Eigen::VectorXi>& offsets) {
   internal::checkAttention(heads, offsets, q.cols());
-  eigen_assert(q.rows() == heads.heads * heads.headDim && "causalAttention: q is not (heads * headDim) x tokens");
-  eigen_assert(k.rows() == heads.kvHeads * heads.headDim && k.cols() == q.cols() &&
-               "causalAttention: k is not (kvHeads * headDim) x tokens");
-  eigen_assert(v.rows() == k.rows() && v.cols() == k.cols() && "causalAttention: v and k differ in shape");
+  internal::assertAttentionShapes(q, k, v, heads);
   Tape<Scalar>& tape = q.tape();
   const internal::CausalAttention<Scalar> attention(heads, tape.keep(offsets));
   ArenaMatrix<Scalar> o = tape.newMatrix(q.rows(), q.cols());

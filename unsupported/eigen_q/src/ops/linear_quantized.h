@@ -13,24 +13,30 @@ namespace EigenQ {
 namespace ad {
 namespace internal {
 
-template <typename T>
-using IsQuantized = std::is_base_of<QuantizedBase<T>, T>;
+/** Whether T is a quantised matrix of this place, and whether it is but a reference to one. */
+template <typename T, typename Place>
+struct FrozenWeight {
+  static constexpr bool value = std::is_base_of_v<QuantizedBase<T>, T>;
+  static constexpr bool kIsReference = std::is_same_v<T, ThresholdedInt8>;
+};
 
 /** A frozen quantised weight: products, and no gradient of its own. It is kept by address; W.withThreshold(t), whose
  * forward product quantises X (LLM.int8()), as the reference to W that it is. */
-template <typename Weight, typename Scalar>
-class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_const_t<Weight>>::value>> {
- public:
-  static constexpr bool kKeepsAddress = !std::is_same_v<std::remove_const_t<Weight>, ThresholdedInt8>;
+template <typename Weight, typename Scalar, typename Place>
+class WeightOperand<Weight, Scalar, Place, std::enable_if_t<FrozenWeight<std::remove_const_t<Weight>, Place>::value>> {
+  using Plain = std::remove_const_t<Weight>;
 
-  WeightOperand(Tape<Scalar>&, Weight& weight) : m_weight(weight) {}
+ public:
+  static constexpr bool kKeepsAddress = !FrozenWeight<Plain, Place>::kIsReference;
+
+  WeightOperand(Tape<Scalar, Place>&, Weight& weight) : m_weight(weight) {}
 
   Eigen::Index rows() const { return weight().rows(); }
   Eigen::Index cols() const { return weight().cols(); }
-  Var<Scalar> var() const { return {}; }
+  Var<Scalar, Place> var() const { return {}; }
 
   template <typename X, typename Y>
-  void apply(const X& x, const Var<Scalar>& b, Y& y) const {
+  void apply(const X& x, const Var<Scalar, Place>& b, Y& y) const {
     if constexpr (std::is_same_v<Scalar, double>) {
       EigenQ::internal::exactProduct(weight(), /*transposed=*/false, x, y, /*accumulate=*/false);
       if (b) y.colwise() += b.value().col(0);
@@ -42,7 +48,7 @@ class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_con
   }
 
   template <typename Dy>
-  void pullback(const Dy& dy, const Var<Scalar>& x) const {
+  void pullback(const Dy& dy, const Var<Scalar, Place>& x) const {
     if (!x.requiresGrad()) return;
     if constexpr (std::is_same_v<Scalar, double>) {
       auto target = x.gradTarget();
@@ -55,7 +61,7 @@ class WeightOperand<Weight, Scalar, std::enable_if_t<IsQuantized<std::remove_con
  private:
   const Weight& weight() const { return m_weight; }
 
-  std::conditional_t<kKeepsAddress, std::reference_wrapper<const Weight>, const ThresholdedInt8> m_weight;
+  std::conditional_t<kKeepsAddress, std::reference_wrapper<const Plain>, const Plain> m_weight;
 };
 
 }  // namespace internal

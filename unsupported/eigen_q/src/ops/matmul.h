@@ -8,8 +8,8 @@ namespace EigenQ {
 namespace ad {
 
 /** Y = A B, m×k times k×n.  Pullback: Ā += Ȳ Bᵀ, B̄ += Aᵀ Ȳ. */
-template <typename Scalar>
-Var<Scalar> matmul(const Var<Scalar>& a, const Var<Scalar>& b) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> matmul(const Var<Scalar, Place>& a, const Var<Scalar, Place>& b) {
   eigen_assert(a.cols() == b.rows() && "matmul: inner dimensions differ");
   return a.tape().record("matmul", {a, b}, a.value() * b.value(), [=](const auto& dy) {
     a.addGrad(dy * b.value().transpose());
@@ -18,14 +18,14 @@ Var<Scalar> matmul(const Var<Scalar>& a, const Var<Scalar>& b) {
 }
 
 /** The matrix product, as in Eigen. */
-template <typename Scalar>
-Var<Scalar> operator*(const Var<Scalar>& a, const Var<Scalar>& b) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> operator*(const Var<Scalar, Place>& a, const Var<Scalar, Place>& b) {
   return matmul(a, b);
 }
 
 /** Y = Xᵀ, copied. */
-template <typename Scalar>
-Var<Scalar> transpose(const Var<Scalar>& x) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> transpose(const Var<Scalar, Place>& x) {
   return x.tape().record("transpose", {x}, x.value().transpose(), [=](const auto& dy) { x.addGrad(dy.transpose()); });
 }
 

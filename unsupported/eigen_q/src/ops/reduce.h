@@ -17,8 +17,8 @@ Var<Scalar> sum(const Var<Scalar>& x) {
 }
 
 /** The mean of all entries, 1×1. \a x is not empty. */
-template <typename Scalar>
-Var<Scalar> mean(const Var<Scalar>& x) {
+template <typename Scalar, typename Place>
+Var<Scalar, Place> mean(const Var<Scalar, Place>& x) {
   eigen_assert(x.size() > 0 && "mean: empty matrix");
   return scale(sum(x), 1 / static_cast<double>(x.size()));
 }

@@ -17,7 +17,7 @@ namespace ad {
 enum class RopePairs : std::uint8_t { Half, Adjacent };
 
 /** Cosines and sines of the angles position·frequency(i), for every position below a limit. */
-template <typename Scalar_>
+template <typename Scalar_, typename Place = Host>
 class RopeTable {
  public:
   using Scalar = Scalar_;
@@ -61,6 +61,19 @@ class RopeTable {
 };
 
 namespace internal {
+inline void checkPositionCount(Eigen::Index positions, Eigen::Index tokens) {
+  if (positions != tokens)
+    throw std::invalid_argument("rope: expected " + std::to_string(tokens) + " positions, one per token, found " +
+                                std::to_string(positions));
+}
+inline void checkPositions(const Eigen::Ref<const Eigen::VectorXi>& positions, Eigen::Index tokens,
+                           Eigen::Index maxPositions) {
+  checkPositionCount(positions.size(), tokens);
+  if (positions.size() > 0 && (positions.minCoeff() < 0 || positions.maxCoeff() >= maxPositions))
+    throw std::out_of_range("rope: expected positions from 0 to " + std::to_string(maxPositions - 1) + ", found " +
+                            std::to_string(positions.minCoeff()) + " to " + std::to_string(positions.maxCoeff()));
+}
+
 /** Turns each pair (a, b) of each head of one token to (a cos ∓ b sin, b cos ± a sin), by its angle or back.
  * Half and Adjacent differ in strides only. \param direction  +1: the rotation; -1: its inverse and transpose. */
 template <typename Scalar, typename Column>
@@ -109,13 +122,7 @@ template <typename Scalar>
 Var<Scalar> rope(const Var<Scalar>& x, const RopeTable<Scalar>& table,
                  const Eigen::Ref<const Eigen::VectorXi>& positions) {
   eigen_assert(x.rows() % table.headDim() == 0 && "rope: rows are not a multiple of the head dimension");
-  if (positions.size() != x.cols())
-    throw std::invalid_argument("rope: expected " + std::to_string(x.cols()) + " positions, one per token, found " +
-                                std::to_string(positions.size()));
-  if (positions.size() > 0 && (positions.minCoeff() < 0 || positions.maxCoeff() >= table.maxPositions()))
-    throw std::out_of_range("rope: expected positions from 0 to " + std::to_string(table.maxPositions() - 1) +
-                            ", found " + std::to_string(positions.minCoeff()) + " to " +
-                            std::to_string(positions.maxCoeff()));
+  internal::checkPositions(positions, x.cols(), table.maxPositions());
   Tape<Scalar>& tape = x.tape();
   const auto kept = tape.keep(positions);
   const RopeTable<Scalar>* const angles = &table;

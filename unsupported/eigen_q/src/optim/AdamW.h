@@ -29,19 +29,53 @@ inline void checkAdamOptions(const char* name, const AdamWOptions& o) {
   checkOption(o.eps >= 0, name, "eps", o.eps);
   checkOption(o.weightDecay >= 0, name, "weightDecay", o.weightDecay);
 }
+
+/** The options in step t, rounded as the step takes them. */
+template <typename Scalar>
+struct AdamWRates {
+  AdamWRates(const AdamWOptions& o, double t)
+      : beta1(static_cast<Scalar>(o.beta1)),
+        beta2(static_cast<Scalar>(o.beta2)),
+        step(static_cast<Scalar>(o.learningRate / (1 - std::pow(o.beta1, t)))),
+        unbias2(static_cast<Scalar>(1 / std::sqrt(1 - std::pow(o.beta2, t)))),
+        keep(static_cast<Scalar>(1 - o.learningRate * o.weightDecay)),
+        eps(static_cast<Scalar>(o.eps)) {}
+
+  Scalar beta1, beta2, step, unbias2, keep, eps;
+};
+
+/** One parameter's step. */
+template <typename Place>
+struct AdamWRule;
+template <>
+struct AdamWRule<Host> {
+  template <typename Scalar>
+  static void step(const AdamWRates<Scalar>& r, Scalar gradScale, const Eigen::MatrixX<Scalar>& gradient,
+                   Eigen::Map<Eigen::MatrixX<Scalar>> value, Eigen::MatrixX<Scalar>& first,
+                   Eigen::MatrixX<Scalar>& second) {
+    auto w = value.array();
+    auto m = first.array();
+    auto v = second.array();
+    const auto g = gradScale * gradient.array();
+    m = r.beta1 * m + (1 - r.beta1) * g;
+    v = r.beta2 * v + (1 - r.beta2) * g.square();
+    w = r.keep * w - r.step * m / (v.sqrt() * r.unbias2 + r.eps);
+  }
+};
 }  // namespace internal
 
 /** Adam with decoupled weight decay, as torch.optim.AdamW, in step t = 1, 2, … of each parameter:
  * w ← (1 - lr·decay)·w,  m ← β₁m + (1 - β₁)g,  v ← β₂v + (1 - β₂)g²,
  * w ← w - lr/(1 - β₁ᵗ) · m / (√v/√(1 - β₂ᵗ) + eps).
  * Source: Loshchilov and Hutter, arXiv:1711.05101. */
-template <typename Scalar_>
-class AdamW : public Optimizer<Scalar_> {
+template <typename Scalar_, typename Place_ = Host>
+class AdamW : public Optimizer<Scalar_, Place_> {
  public:
   using Scalar = Scalar_;
-  using typename Optimizer<Scalar>::Matrix;
+  using Place = Place_;
+  using typename Optimizer<Scalar, Place>::Matrix;
 
-  /** What a resumed run needs beside the parameters, in their order. */
+  /** What a resumed run needs beside the parameters, in their order; where they are. */
   struct State {
     std::vector<Matrix> firstMoment;
     std::vector<Matrix> secondMoment;
@@ -49,8 +83,8 @@ class AdamW : public Optimizer<Scalar_> {
   };
 
   /** Throws std::invalid_argument for a negative option or a β outside [0, 1). */
-  explicit AdamW(std::vector<Parameter<Scalar>*> parameters, const AdamWOptions& options = {})
-      : Optimizer<Scalar>(std::move(parameters)), m_options(options) {
+  explicit AdamW(std::vector<Parameter<Scalar, Place>*> parameters, const AdamWOptions& options = {})
+      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options) {
     internal::checkAdamOptions("AdamW", options);
     m_state.firstMoment = internal::zerosLike(this->parameters());
     m_state.secondMoment = internal::zerosLike(this->parameters());
@@ -70,21 +104,10 @@ class AdamW : public Optimizer<Scalar_> {
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
  private:
-  void update(std::size_t i, Parameter<Scalar>& p, Scalar gradScale) override {
-    const AdamWOptions& o = m_options;
+  void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
     const auto t = static_cast<double>(++m_state.steps[i]);
-    const auto beta1 = static_cast<Scalar>(o.beta1), beta2 = static_cast<Scalar>(o.beta2);
-    const auto step = static_cast<Scalar>(o.learningRate / (1 - std::pow(o.beta1, t)));
-    const auto unbias2 = static_cast<Scalar>(1 / std::sqrt(1 - std::pow(o.beta2, t)));
-    const auto keep = static_cast<Scalar>(1 - o.learningRate * o.weightDecay);
-
-    auto w = p.mutableValue().array();
-    auto m = m_state.firstMoment[i].array();
-    auto v = m_state.secondMoment[i].array();
-    const auto g = gradScale * p.grad().array();
-    m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * g.square();
-    w = keep * w - step * m / (v.sqrt() * unbias2 + static_cast<Scalar>(o.eps));
+    internal::AdamWRule<Place>::step(internal::AdamWRates<Scalar>(m_options, t), gradScale, p.grad(), p.mutableValue(),
+                                     m_state.firstMoment[i], m_state.secondMoment[i]);
   }
 
   AdamWOptions m_options;

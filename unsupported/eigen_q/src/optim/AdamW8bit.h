@@ -26,27 +26,28 @@ namespace ad {
  * Codes and absmax are those of bitsandbytes' CUDA optimisers, bit for bit; parameters may differ from theirs by the
  * error of CUDA's approximate division, square root and power.
  * Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization, arXiv:2110.02861; bitsandbytes AdamW8bit. */
-class AdamW8bit : public Optimizer<float> {
+template <typename Place>
+class AdamW8bitOn : public Optimizer<float, Place> {
  public:
-  /** What a resumed run needs beside the parameters, in their order. */
+  /** What a resumed run needs beside the parameters, in their order; where they are. */
   struct State {
-    std::vector<Moment8bit> firstMoment;   // codes into dynamicMap(true)
-    std::vector<Moment8bit> secondMoment;  // codes into dynamicMap(false)
-    std::vector<std::int64_t> steps;       // of each parameter: those without a gradient do not count a step
+    std::vector<Moment8bitOn<Place>> firstMoment;   // codes into dynamicMap(true)
+    std::vector<Moment8bitOn<Place>> secondMoment;  // codes into dynamicMap(false)
+    std::vector<std::int64_t> steps;                // of each parameter: those without a gradient do not count a step
   };
 
   /** \param min8bitSize  parameters of fewer elements keep float moments.
    * Throws std::invalid_argument for a negative option or a β outside [0, 1). */
-  explicit AdamW8bit(std::vector<Parameter<float>*> parameters, const AdamWOptions& options = {},
-                     Eigen::Index min8bitSize = kMin8bitSize)
-      : AdamW8bit("AdamW8bit", std::move(parameters), options, min8bitSize) {}
+  explicit AdamW8bitOn(std::vector<Parameter<float, Place>*> parameters, const AdamWOptions& options = {},
+                       Eigen::Index min8bitSize = kMin8bitSize)
+      : AdamW8bitOn("AdamW8bit", std::move(parameters), options, min8bitSize) {}
 
   const State& state() const { return m_state; }
   /** Throws std::invalid_argument if \a state does not fit the parameters, or holds what is not finite. */
   void setState(State state) {
-    internal::checkMoments("AdamW8bit: firstMoment", state.firstMoment, m_state.firstMoment, parameters());
-    internal::checkMoments("AdamW8bit: secondMoment", state.secondMoment, m_state.secondMoment, parameters());
-    internal::checkSteps("AdamW8bit", state.steps, parameters().size());
+    internal::checkMoments("AdamW8bit: firstMoment", state.firstMoment, m_state.firstMoment, this->parameters());
+    internal::checkMoments("AdamW8bit: secondMoment", state.secondMoment, m_state.secondMoment, this->parameters());
+    internal::checkSteps("AdamW8bit", state.steps, this->parameters().size());
     m_state = std::move(state);
   }
 
@@ -59,17 +60,17 @@ class AdamW8bit : public Optimizer<float> {
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
  protected:
-  AdamW8bit(const char* name, std::vector<Parameter<float>*> parameters, const AdamWOptions& options,
-            Eigen::Index min8bitSize)
-      : Optimizer<float>(std::move(parameters)), m_options(options) {
+  AdamW8bitOn(const char* name, std::vector<Parameter<float, Place>*> parameters, const AdamWOptions& options,
+              Eigen::Index min8bitSize)
+      : Optimizer<float, Place>(std::move(parameters)), m_options(options) {
     internal::checkAdamOptions(name, options);
     m_state.firstMoment = internal::zeroMoments(this->parameters(), min8bitSize);
-    m_state.secondMoment = m_state.firstMoment;
+    m_state.secondMoment = internal::zeroMoments(this->parameters(), min8bitSize);
     m_state.steps.assign(this->parameters().size(), 0);
   }
 
  private:
-  void update(std::size_t i, Parameter<float>& p, float gradScale) override {
+  void update(std::size_t i, Parameter<float, Place>& p, float gradScale) override {
     const auto t = static_cast<double>(++m_state.steps[i]);
     // In float, step by step, as the original computes them: their roundings are part of its parameters.
     const auto rate = static_cast<float>(m_options.learningRate), decay = static_cast<float>(m_options.weightDecay);
@@ -83,16 +84,18 @@ class AdamW8bit : public Optimizer<float> {
     s.keep = std::fma(-rate, decay, 1.0f);
     s.gradScale = gradScale;
     s.size = p.size();
-    s.parameter = p.mutableValue().data();
-    s.gradient = p.grad().data();
-    s.m = internal::viewOf(m_state.firstMoment[i]);
-    s.v = internal::viewOf(m_state.secondMoment[i]);
-    EigenQ::internal::runAdam(s);
+    s.parameter = internal::Rules8bit<Place>::writing(p.mutableValue());
+    s.gradient = internal::Rules8bit<Place>::reading(p.grad());
+    s.m = m_state.firstMoment[i].view();
+    s.v = m_state.secondMoment[i].view();
+    internal::Rules8bit<Place>::run(s);
   }
 
   AdamWOptions m_options;
   State m_state;
 };
+
+using AdamW8bit = AdamW8bitOn<Host>;
 
 struct AdamOptions {
   double learningRate = 1e-3;
@@ -103,13 +106,15 @@ struct AdamOptions {
 };
 
 /** AdamW8bit with another default: no decay. What decay there is stays decoupled, as in bitsandbytes' Adam8bit. */
-class Adam8bit : public AdamW8bit {
+template <typename Place>
+class Adam8bitOn : public AdamW8bitOn<Place> {
  public:
-  explicit Adam8bit(std::vector<Parameter<float>*> parameters, const AdamOptions& o = {},
-                    Eigen::Index min8bitSize = kMin8bitSize)
-      : AdamW8bit("Adam8bit", std::move(parameters), {o.learningRate, o.beta1, o.beta2, o.eps, o.weightDecay},
-                  min8bitSize) {}
+  explicit Adam8bitOn(std::vector<Parameter<float, Place>*> parameters, const AdamOptions& o = {},
+                      Eigen::Index min8bitSize = kMin8bitSize)
+      : AdamW8bitOn<Place>("Adam8bit", std::move(parameters), {o.learningRate, o.beta1, o.beta2, o.eps, o.weightDecay},
+                           min8bitSize) {}
 };
+using Adam8bit = Adam8bitOn<Host>;
 
 }  // namespace ad
 }  // namespace EigenQ

@@ -25,25 +25,45 @@ inline void checkLionOptions(const char* name, const LionOptions& o) {
   checkOption(o.beta2 >= 0 && static_cast<float>(o.beta2) < 1, name, "beta2", o.beta2);
   checkOption(o.weightDecay >= 0, name, "weightDecay", o.weightDecay);
 }
+
+/** One parameter's step. */
+template <typename Place>
+struct LionRule;
+template <>
+struct LionRule<Host> {
+  template <typename Scalar>
+  static void step(const LionOptions& o, Scalar gradScale, const Host::Matrix<Scalar>& gradient,
+                   Host::Map<Scalar> value, Host::Matrix<Scalar>& momentum) {
+    const auto beta1 = static_cast<Scalar>(o.beta1), beta2 = static_cast<Scalar>(o.beta2);
+    const auto rate = static_cast<Scalar>(o.learningRate);
+    const auto keep = static_cast<Scalar>(1 - o.learningRate * o.weightDecay);
+    auto w = value.array();
+    auto m = momentum.array();
+    const auto g = gradScale * gradient.array();
+    w = keep * w - rate * (beta1 * m + (1 - beta1) * g).sign();
+    m = beta2 * m + (1 - beta2) * g;
+  }
+};
 }  // namespace internal
 
 /** Steps of one size in every element, in the direction of an average:
  * w ← (1 - lr·decay)·w - lr·sign(β₁m + (1 - β₁)g),  m ← β₂m + (1 - β₂)g;  sign(0) = 0.
  * Source: Chen et al., Symbolic Discovery of Optimization Algorithms, arXiv:2302.06675. */
-template <typename Scalar_>
-class Lion : public Optimizer<Scalar_> {
+template <typename Scalar_, typename Place_ = Host>
+class Lion : public Optimizer<Scalar_, Place_> {
  public:
   using Scalar = Scalar_;
-  using typename Optimizer<Scalar>::Matrix;
+  using Place = Place_;
+  using typename Optimizer<Scalar, Place>::Matrix;
 
-  /** What a resumed run needs beside the parameters, in their order. */
+  /** What a resumed run needs beside the parameters, in their order; where they are. */
   struct State {
     std::vector<Matrix> momentum;
   };
 
   /** Throws std::invalid_argument for a negative option or a β outside [0, 1). */
-  explicit Lion(std::vector<Parameter<Scalar>*> parameters, const LionOptions& options = {})
-      : Optimizer<Scalar>(std::move(parameters)), m_options(options) {
+  explicit Lion(std::vector<Parameter<Scalar, Place>*> parameters, const LionOptions& options = {})
+      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options) {
     internal::checkLionOptions("Lion", options);
     m_state.momentum = internal::zerosLike(this->parameters());
   }
@@ -59,15 +79,9 @@ class Lion : public Optimizer<Scalar_> {
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
  private:
-  void update(std::size_t i, Parameter<Scalar>& p, Scalar gradScale) override {
-    const auto beta1 = static_cast<Scalar>(m_options.beta1), beta2 = static_cast<Scalar>(m_options.beta2);
-    const auto rate = static_cast<Scalar>(m_options.learningRate);
-    const auto keep = static_cast<Scalar>(1 - m_options.learningRate * m_options.weightDecay);
-    auto w = p.mutableValue().array();
-    auto m = m_state.momentum[i].array();
-    const auto g = gradScale * p.grad().array();
-    w = keep * w - rate * (beta1 * m + (1 - beta1) * g).sign();
-    m = beta2 * m + (1 - beta2) * g;
+  void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
+    internal::LionRule<Place>::template step<Scalar>(m_options, gradScale, p.grad(), p.mutableValue(),
+                                                     m_state.momentum[i]);
   }
 
   LionOptions m_options;

@@ -17,15 +17,16 @@ namespace EigenQ {
 namespace ad {
 
 /** Updates parameters from their gradients. The parameters outlive the optimiser and keep their addresses. */
-template <typename Scalar_>
+template <typename Scalar_, typename Place_ = Host>
 class Optimizer {
  public:
   using Scalar = Scalar_;
-  using Matrix = Eigen::MatrixX<Scalar>;
+  using Place = Place_;
+  using Matrix = typename Place::template Matrix<Scalar>;
 
   /** \param parameters  none null. Those without a gradient at step() are left alone, as in PyTorch. */
-  explicit Optimizer(std::vector<Parameter<Scalar>*> parameters) : m_parameters(std::move(parameters)) {
-    for (const Parameter<Scalar>* p : m_parameters)
+  explicit Optimizer(std::vector<Parameter<Scalar, Place>*> parameters) : m_parameters(std::move(parameters)) {
+    for (const Parameter<Scalar, Place>* p : m_parameters)
       if (!p) throw std::invalid_argument("Optimizer: a parameter is null");
   }
   virtual ~Optimizer() = default;
@@ -39,35 +40,38 @@ class Optimizer {
   }
 
   void zeroGrad() {
-    for (Parameter<Scalar>* p : m_parameters) p->zeroGrad();
+    for (Parameter<Scalar, Place>* p : m_parameters) p->zeroGrad();
   }
 
-  const std::vector<Parameter<Scalar>*>& parameters() const { return m_parameters; }
+  const std::vector<Parameter<Scalar, Place>*>& parameters() const { return m_parameters; }
 
   virtual double learningRate() const = 0;
   virtual void setLearningRate(double learningRate) = 0;
 
  private:
   /** \param i  position of \a p in parameters(), and of its state. */
-  virtual void update(std::size_t i, Parameter<Scalar>& p, Scalar gradScale) = 0;
+  virtual void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) = 0;
 
-  std::vector<Parameter<Scalar>*> m_parameters;
+  std::vector<Parameter<Scalar, Place>*> m_parameters;
 };
 
 namespace internal {
 /** Zeros in the shapes of the parameters. */
-template <typename Scalar>
-std::vector<Eigen::MatrixX<Scalar>> zerosLike(const std::vector<Parameter<Scalar>*>& parameters) {
-  std::vector<Eigen::MatrixX<Scalar>> zeros;
+template <typename Scalar, typename Place>
+auto zerosLike(const std::vector<Parameter<Scalar, Place>*>& parameters) {
+  std::vector<typename Place::template Matrix<Scalar>> zeros;
   zeros.reserve(parameters.size());
-  for (const Parameter<Scalar>* p : parameters) zeros.push_back(Eigen::MatrixX<Scalar>::Zero(p->rows(), p->cols()));
+  for (const Parameter<Scalar, Place>* p : parameters) {
+    zeros.emplace_back(p->rows(), p->cols());
+    zeros.back().setZero();
+  }
   return zeros;
 }
 
 /** Throws std::invalid_argument where stored state does not fit the parameters. */
-template <typename Scalar>
-void checkState(const char* what, const std::vector<Eigen::MatrixX<Scalar>>& state,
-                const std::vector<Parameter<Scalar>*>& parameters) {
+template <typename Matrix, typename Scalar, typename Place>
+void checkState(const char* what, const std::vector<Matrix>& state,
+                const std::vector<Parameter<Scalar, Place>*>& parameters) {
   if (state.size() != parameters.size())
     throw std::invalid_argument(std::string(what) + ": expected state of " + std::to_string(parameters.size()) +
                                 " parameters, found " + std::to_string(state.size()));

@@ -17,22 +17,45 @@ struct SgdOptions {
   double weightDecay = 0;  // added to the gradient
 };
 
+namespace internal {
+/** One parameter's step. \a momentum is null where it is 0. */
+template <typename Place>
+struct SgdRule;
+template <>
+struct SgdRule<Host> {
+  template <typename Scalar>
+  static void step(const SgdOptions& o, Scalar gradScale, const Host::Matrix<Scalar>& gradient, Host::Map<Scalar> w,
+                   Host::Matrix<Scalar>* momentum) {
+    const auto rate = static_cast<Scalar>(o.learningRate), decay = static_cast<Scalar>(o.weightDecay);
+    const auto g = gradScale * gradient + decay * w;
+    if (!momentum) {
+      w -= rate * g;
+      return;
+    }
+    Host::Matrix<Scalar>& b = *momentum;
+    b = static_cast<Scalar>(o.momentum) * b + g;
+    w -= rate * b;
+  }
+};
+}  // namespace internal
+
 /** Stochastic gradient descent, as torch.optim.SGD without dampening and Nesterov:
  * g ← gradScale·∇ + weightDecay·w,  b ← momentum·b + g (b ← g at first),  w ← w - learningRate·b. */
-template <typename Scalar_>
-class Sgd : public Optimizer<Scalar_> {
+template <typename Scalar_, typename Place_ = Host>
+class Sgd : public Optimizer<Scalar_, Place_> {
  public:
   using Scalar = Scalar_;
-  using typename Optimizer<Scalar>::Matrix;
+  using Place = Place_;
+  using typename Optimizer<Scalar, Place>::Matrix;
 
-  /** What a resumed run needs beside the parameters, in their order. */
+  /** What a resumed run needs beside the parameters, in their order; where they are. */
   struct State {
     std::vector<Matrix> momentum;  // empty without momentum
   };
 
   /** Throws std::invalid_argument for a negative option. */
-  explicit Sgd(std::vector<Parameter<Scalar>*> parameters, const SgdOptions& options = {})
-      : Optimizer<Scalar>(std::move(parameters)), m_options(options) {
+  explicit Sgd(std::vector<Parameter<Scalar, Place>*> parameters, const SgdOptions& options = {})
+      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options) {
     internal::checkOption(options.learningRate >= 0, "Sgd", "learningRate", options.learningRate);
     internal::checkOption(options.momentum >= 0, "Sgd", "momentum", options.momentum);
     internal::checkOption(options.weightDecay >= 0, "Sgd", "weightDecay", options.weightDecay);
@@ -51,18 +74,9 @@ class Sgd : public Optimizer<Scalar_> {
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
  private:
-  void update(std::size_t i, Parameter<Scalar>& p, Scalar gradScale) override {
-    const auto rate = static_cast<Scalar>(m_options.learningRate);
-    const auto decay = static_cast<Scalar>(m_options.weightDecay);
-    auto w = p.mutableValue();
-    const auto g = gradScale * p.grad() + decay * w;
-    if (m_options.momentum == 0) {
-      w -= rate * g;
-      return;
-    }
-    Matrix& b = m_state.momentum[i];
-    b = static_cast<Scalar>(m_options.momentum) * b + g;
-    w -= rate * b;
+  void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
+    Matrix* const momentum = m_options.momentum == 0 ? nullptr : &m_state.momentum[i];
+    internal::SgdRule<Place>::template step<Scalar>(m_options, gradScale, p.grad(), p.mutableValue(), momentum);
   }
 
   SgdOptions m_options;
