@@ -45,6 +45,7 @@ void checkView(const ConstDenseView& m, const CausalAttention& op, Index heads) 
 void checkSizes(const CausalAttention& op) {
   if (op.kvHeads < 1 || op.heads < 1 || op.headDim < 1 || op.headDim > kMaxHeadDim || op.heads % op.kvHeads != 0)
     refuseSizes(op);
+  assert((op.sequences > 0 || op.q.cols == 0) && "causalAttention: tokens without a sequence");
   checkView(op.q, op, op.heads);
   checkView(op.k, op, op.kvHeads);
   checkView(op.v, op, op.kvHeads);
