@@ -174,7 +174,10 @@ BOOST_AUTO_TEST_CASE(windows) {
 }
 
 BOOST_AUTO_TEST_CASE(denseProducts) {
-  launches(STATEMENT(o.y.noalias() += o.x.leftCols(34) * o.g.transpose() * 0.0f + o.c), 0);
+  launches(STATEMENT(o.y.leftCols(2) = o.x * o.ca), 0);
+  launches(STATEMENT(o.y.noalias() += o.x.leftCols(2) * o.cb + o.c), 0);
+  launches(STATEMENT(o.y = gelu((o.s * (o.x.leftCols(2) * o.cb)).rowwise() + o.b.transpose())), 0);
+  launches(STATEMENT(o.y.transpose() = o.cb.transpose() * o.x.leftCols(2).transpose() - o.c.transpose()), 0);
 }
 
 BOOST_AUTO_TEST_CASE(dequantization) {
