@@ -163,12 +163,12 @@ void normForward(const Norm& op, Context& context) {
 }
 
 void normBackward(const NormBackward& op, Context& context) {
-  assert((op.center || !op.dbias.data) && "normBackward: RMSNorm has no bias");
-  // Without a token x has no data, and the gradients of gain and bias are still assigned.
+  assert((op.center || !op.dbias.data || op.x.cols == 0) && "normBackward: RMSNorm has no bias");
+  // Without a token neither x nor center has data, and the gradients of gain and bias are still assigned.
   Walk walk({op.x, op.dy, asConst(op.dx)});
   walk.scalar = op.gain.scalar;
   walk.packed = walk.packed && packsVector(op.gain);
-  op.center ? backward<true>(op, walk, context) : backward<false>(op, walk, context);
+  op.center || op.dbias.data ? backward<true>(op, walk, context) : backward<false>(op, walk, context);
 }
 
 }  // namespace internal
