@@ -9,11 +9,11 @@ namespace test {
 
 /** One block of a Llama-style decoder that touches every op, for the tests of what holds for a whole step. The feed-
  * forward block runs through frozen weights of type Frozen with a LoRA adapter on the way down. */
-template <typename Scalar, typename Frozen>
+template <typename Scalar, typename Frozen, typename Place = ad::Host>
 struct TinyDecoder {
   static constexpr Eigen::Index kDim = 8, kHidden = 12, kVocabulary = 11, kHeadDim = 2;
-  using P = ad::Parameter<Scalar>;
-  using V = ad::Var<Scalar>;
+  using P = ad::Parameter<Scalar, Place>;
+  using V = ad::Var<Scalar, Place>;
 
   explicit TinyDecoder(Frozen gateWeight, Frozen downWeight)
       : gate(std::move(gateWeight)), down(std::move(downWeight)) {}
@@ -21,7 +21,7 @@ struct TinyDecoder {
   std::vector<P*> parameters() { return {&embeddings, &wq, &wk, &wv, &wo, &bias, &norm, &gain, &shift, &a, &b, &head}; }
 
   /** The loss of predicting \a targets from \a ids, two packed sequences of five and three tokens. */
-  V loss(ad::Tape<Scalar>& tape, const Eigen::VectorXi& ids, const Eigen::VectorXi& targets) {
+  V loss(ad::Tape<Scalar, Place>& tape, const Eigen::VectorXi& ids, const Eigen::VectorXi& targets) {
     V x = ad::embedding(tape, embeddings, ids);
     const V h = ad::rmsNorm(x, norm);
     const V q = ad::rope(ad::linear(wq, h, bias), table, positions), k = ad::rope(ad::linear(wk, h), table, positions);
@@ -44,7 +44,7 @@ struct TinyDecoder {
   P a{randomMatrix<Scalar>(2, kHidden, 10), "a"}, b{randomMatrix<Scalar>(kDim, 2, 11), "b"};
   P head{randomMatrix<Scalar>(kVocabulary, kDim, 12), "head"};
   Frozen gate, down;
-  ad::RopeTable<Scalar> table{kHeadDim, 8};
+  ad::RopeTable<Scalar, Place> table{kHeadDim, 8};
   Eigen::VectorXi positions = integers({0, 1, 2, 3, 4, 0, 1, 2}), offsets = integers({0, 5, 8});
 };
 
