@@ -8,21 +8,23 @@
 #include <string>
 #include <vector>
 
-#include <Eigen/Core>
+#include <eigen_q/Core>
 
-#include <eigen_q/src/Quantize.h>
-
+#include "Backend.h"
 #include "Report.h"
 #include "support/Safetensors.h"
 
 namespace EigenQ {
 namespace golden {
 
-/** Parameters and tensors of one case. Each tensor and parameter that is missing throws FormatError by name. */
+/** Parameters and tensors of one case, and what is to be compared with them. Each tensor and parameter that is missing
+ * throws FormatError by name. */
 class Case {
  public:
-  Case(const test::SafetensorsFile& file, const nlohmann::json& parameters)
-      : m_file(file), m_parameters(parameters), m_name(parameters.at("name").get<std::string>()) {}
+  Case(const test::SafetensorsFile& file, const nlohmann::json& parameters, const Backend& backend)
+      : m_file(file), m_parameters(parameters), m_name(parameters.at("name").get<std::string>()), m_backend(backend) {}
+
+  const Backend& backend() const { return m_backend; }
 
   const std::string& name() const { return m_name; }
   std::string group() const { return parameter<std::string>("group"); }
@@ -46,21 +48,24 @@ class Case {
   const test::SafetensorsFile& m_file;
   const nlohmann::json& m_parameters;
   std::string m_name;
+  const Backend& m_backend;
 };
 
-template <typename Scalar>
-using MatrixMap = Eigen::Map<const RowMajorMatrix<Scalar>>;
+inline ScalarType scalarOf(const test::Tensor& t) {
+  if (t.dtype == "F32") return ScalarType::kFloat;
+  if (t.dtype == "F16") return ScalarType::kHalf;
+  if (t.dtype == "BF16") return ScalarType::kBFloat16;
+  throw FormatError("tensor", t.key, "expected F32, F16 or BF16, found " + t.dtype);
+}
 
-/** Calls \a f with the tensor as a row-major matrix of its own scalar type; leading extents are flattened. */
+/** The tensor as a row-major matrix of its own scalar type; leading extents are flattened. */
+inline ConstDenseView viewOf(const test::Tensor& t) {
+  return {t.bytes.data(), scalarOf(t), t.rows(), t.cols(), t.cols(), 1};
+}
+
 template <typename F>
 decltype(auto) withMatrix(const test::Tensor& t, F&& f) {
-  const auto map = [&t](auto scalar) {
-    return MatrixMap<decltype(scalar)>(reinterpret_cast<const decltype(scalar)*>(t.bytes.data()), t.rows(), t.cols());
-  };
-  if (t.dtype == "F32") return f(map(float()));
-  if (t.dtype == "F16") return f(map(Eigen::half()));
-  if (t.dtype == "BF16") return f(map(Eigen::bfloat16()));
-  throw FormatError("tensor", t.key, "expected F32, F16 or BF16, found " + t.dtype);
+  return withMatrix(viewOf(t), std::forward<F>(f));
 }
 
 /** The tensor widened to float, which is exact. */
@@ -71,8 +76,6 @@ inline std::vector<float> widened(const test::Tensor& t) {
     return values;
   });
 }
-
-using MatrixXdRow = RowMajorMatrix<double>;
 
 inline MatrixXdRow asDouble(const test::Tensor& t) {
   const std::vector<float> values = widened(t);

@@ -29,7 +29,7 @@ void checkAdamW8bit(const Case& c, CaseReport& report);
 bool checkTable(const test::Tensor& table, CaseReport& report);
 
 /** Checkpoints of layers, as Hugging Face saves them; false where \a file holds none. */
-bool checkLayers(const test::SafetensorsFile& file, Reports& reports);
+bool checkLayers(const test::SafetensorsFile& file, const Backend& backend, Reports& reports);
 
 void checkTileLayouts(const std::string& path, Reports& reports);
 

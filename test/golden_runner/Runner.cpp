@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 struct Group {
   const char* name;
   void (*check)(const Case&, CaseReport&);
+  bool hasDevicePart = true;
 };
 
 constexpr Group kGroups[] = {
@@ -28,8 +29,8 @@ constexpr Group kGroups[] = {
     {"matmul_4bit", checkMatmul4bit},
     {"matmul_8bit", checkMatmul8bit},
     {"adamw8bit", checkAdamW8bit},
-    {"vectorwise_quant", checkVectorwiseQuant},
-    {"matmul_8bit_vectorwise", checkMatmul8bitVectorwise},
+    {"vectorwise_quant", checkVectorwiseQuant, false},
+    {"matmul_8bit_vectorwise", checkMatmul8bitVectorwise, false},
 };
 
 void failFile(Run& run, const std::string& path, const std::string& message) {
@@ -42,6 +43,10 @@ void checkCase(const Case& c, Run& run) {
   const std::string group = c.group();
   const auto known =
       std::find_if(std::begin(kGroups), std::end(kGroups), [&](const Group& g) { return group == g.name; });
+  if (known != std::end(kGroups) && !known->hasDevicePart && !run.backend->isHost()) {
+    ++run.reports[group].skipped;
+    return;
+  }
   CaseReport report;
   if (known == std::end(kGroups)) {
     report.fail("unknown group");
@@ -65,12 +70,16 @@ void checkCases(const test::SafetensorsFile& file, Run& run) {
   const nlohmann::json cases = nlohmann::json::parse(file.metadata("cases"));
   std::set<std::string> names;
   for (const nlohmann::json& parameters : cases) {
-    const Case c(file, parameters);
+    const Case c(file, parameters, *run.backend);
     names.insert(c.name());
     checkCase(c, run);
   }
   for (const auto& [key, tensor] : file.tensors()) {
     if (names.count(caseOf(key)) != 0) continue;
+    if (!run.backend->isHost()) {
+      ++run.reports["tables"].skipped;
+      continue;
+    }
     CaseReport report;
     try {
       if (!checkTable(tensor, report)) report.fail("belongs to no case and is no known table");
@@ -84,12 +93,16 @@ void checkCases(const test::SafetensorsFile& file, Run& run) {
 void checkFile(const fs::path& path, Run& run) {
   try {
     if (path.filename() == "tile_layouts.json") {
-      checkTileLayouts(path.string(), run.reports);
+      if (run.backend->isHost()) {
+        checkTileLayouts(path.string(), run.reports);
+      } else {
+        ++run.reports["tile_layouts"].skipped;
+      }
     } else {
       const test::SafetensorsFile file(path.string());
       if (!file.metadata("cases").empty()) {
         checkCases(file, run);
-      } else if (!checkLayers(file, run.reports)) {
+      } else if (!checkLayers(file, *run.backend, run.reports)) {
         failFile(run, path.string(), "holds neither cases nor quantised layers");
       }
     }
@@ -116,16 +129,25 @@ void checkFolder(const std::string& folder, Run& run) {
 int print(const Run& run) {
   std::printf("%-24s %7s %7s %7s %7s %7s  %s\n", "group", "cases", "exact", "allowed", "flips", "failed",
               "worst (codes or ulps)");
-  int failed = 0;
+  int failed = 0, passed = 0, skipped = 0;
   for (const auto& [name, group] : run.reports) {
+    skipped += group.skipped;
+    if (group.cases == 0) {
+      std::printf("%-24s %7d host only\n", name.c_str(), group.skipped);
+      continue;
+    }
     std::printf("%-24s %7d %7d %7d %7zu %7d  %g\n", name.c_str(), group.cases, group.exact,
                 group.cases - group.exact - group.failed, group.flips, group.failed, group.worst);
     failed += group.failed;
+    passed += group.cases - group.failed;
   }
   std::printf("\n");
   for (const auto& [name, group] : run.reports)
     for (const std::string& line : group.lines) std::printf("%s\n", line.c_str());
   std::printf("%d files, %d failed cases\n", run.files, failed);
+  if (!run.backend->isHost())
+    std::printf("%d cases pass on %s; %d are of the host only and were not run\n", passed,
+                run.backend->device().c_str(), skipped);
   return failed;
 }
 

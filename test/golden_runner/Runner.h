@@ -5,12 +5,16 @@
 
 #include <string>
 
+#include "Backend.h"
 #include "Report.h"
 
 namespace EigenQ {
 namespace golden {
 
 struct Run {
+  explicit Run(const Backend& computedBy = hostBackend()) : backend(&computedBy) {}
+
+  const Backend* backend;
   Reports reports;
   int files = 0;
 };
@@ -18,7 +22,8 @@ struct Run {
 /** Compares every *.safetensors and tile_layouts.json of \a folder; a folder without any is a failure. */
 void checkFolder(const std::string& folder, Run& run);
 
-/** Prints the run and returns the number of failed cases. */
+/** Prints the run and returns the number of failed cases. Groups of cases without a device part are marked where a
+ * device computes; they do not count as its passes. */
 int print(const Run& run);
 
 }  // namespace golden

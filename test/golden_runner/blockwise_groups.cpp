@@ -12,28 +12,25 @@ namespace golden {
 void checkQuantizeBlockwise(const Case& c, CaseReport& report) {
   const test::Tensor& input = c.tensor("input");
   const auto blockSize = c.parameter<Index>("blocksize");
-  withMatrix(input, [&](const auto& m) {
-    using Scalar = typename std::decay_t<decltype(m)>::Scalar;
-    BlockwiseQuantized ours = quantizeBlockwise(m, dynamicMap(), blockSize);
-    report.compareFloats("absmax", c.tensor("absmax").floats(), toVector(ours.absmax));
+  BlockwiseQuantized ours = c.backend().quantizeBlockwise(viewOf(input), blockSize);
+  report.compareFloats("absmax", c.tensor("absmax").floats(), toVector(ours.absmax));
 
-    const std::vector<float> values = widened(input);
-    const internal::ByteThresholds thresholds = internal::byteThresholds(ours.codeTable.data());
-    const auto reciprocalAt = [&](std::size_t i) {
-      return internal::blockReciprocal(ours.absmax[static_cast<Index>(i) / blockSize]);
-    };
-    const auto quotientAt = [&](std::size_t i) { return internal::normalized(values[i], reciprocalAt(i)); };
-    const std::vector<std::uint8_t> fileCodes = c.tensor("codes").bytesU8();
-    compareCodes(
-        report, "codes", fileCodes, toVector(ours.codes), kBlockQuotientUlps, quotientAt,
-        [&](float v) { return internal::encodeByte(v, thresholds.data()); },
-        [&](std::size_t i) { return reciprocalAt(i) < FLT_MIN; });
+  const std::vector<float> values = widened(input);
+  const internal::ByteThresholds thresholds = internal::byteThresholds(ours.codeTable.data());
+  const auto reciprocalAt = [&](std::size_t i) {
+    return internal::blockReciprocal(ours.absmax[static_cast<Index>(i) / blockSize]);
+  };
+  const auto quotientAt = [&](std::size_t i) { return internal::normalized(values[i], reciprocalAt(i)); };
+  const std::vector<std::uint8_t> fileCodes = c.tensor("codes").bytesU8();
+  compareCodes(
+      report, "codes", fileCodes, toVector(ours.codes), kBlockQuotientUlps, quotientAt,
+      [&](float v) { return internal::encodeByte(v, thresholds.data()); },
+      [&](std::size_t i) { return reciprocalAt(i) < FLT_MIN; });
 
-    if (!report.sameCount("codes", fileCodes.size(), values.size())) return;
-    std::copy(fileCodes.begin(), fileCodes.end(), ours.codes.data());
-    const RowMajorMatrix<float> decoded = dequantizeBlockwise<Scalar>(ours).template cast<float>();
-    report.compareFloats("dequantized", widened(c.tensor("dequantized")), toVector(decoded));
-  });
+  if (!report.sameCount("codes", fileCodes.size(), values.size())) return;
+  std::copy(fileCodes.begin(), fileCodes.end(), ours.codes.data());
+  report.compareFloats("dequantized", widened(c.tensor("dequantized")),
+                       c.backend().dequantizeBlockwise(ours, scalarOf(input)));
 }
 
 bool checkTable(const test::Tensor& table, CaseReport& report) {

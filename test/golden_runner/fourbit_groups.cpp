@@ -36,15 +36,10 @@ void comparePacked(const std::vector<float>& values, const std::vector<float>& a
 }
 
 /** The file's codes and state must decode to the file's values. */
-void compareDecoded(const test::Tensor& packed, const QuantState& state, const test::Tensor& expected,
-                    CaseReport& report) {
-  withMatrix(expected, [&](const auto& m) {
-    using Scalar = typename std::decay_t<decltype(m)>::Scalar;
-    const RowMajorMatrix<Scalar> decoded = dequantize4bit<Scalar>(toEigen(packed.bytesU8()), state);
-    std::vector<float> values(static_cast<std::size_t>(decoded.size()));
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(decoded.data()[i]);
-    report.compareFloats("dequantized", widened(expected), values);
-  });
+void compareDecoded(const Case& c, const QuantState& state, CaseReport& report) {
+  const test::Tensor& expected = c.tensor("dequantized");
+  const ByteVector packed = toEigen(c.tensor("packed").bytesU8());
+  report.compareFloats("dequantized", widened(expected), c.backend().dequantize4bit(packed, state, scalarOf(expected)));
 }
 
 NestedAbsmax fileNested(const Case& c, const char* codesKey, Index nestedBlockSize) {
@@ -62,8 +57,9 @@ double offsetUlps(Index count) { return std::ceil(std::log2(static_cast<double>(
 
 /** Our double quantisation of \a absmax against the file's. The original sums the mean in float, so its offset may be
  * a few ulps away; codes are compared given its offset. */
-void compareNested(const Eigen::VectorXf& absmax, const NestedAbsmax& file, CaseReport& report) {
-  const float ours = internal::meanOf(absmax.data(), absmax.size());
+void compareNested(const Eigen::VectorXf& absmax, const NestedAbsmax& file, const Backend& backend,
+                   CaseReport& report) {
+  const float ours = backend.meanOf(absmax);
   const double ulps = ulpsApart(ours, file.offset);
   char text[120];
   std::snprintf(text, sizeof text, "offset: the file holds %.9g, ours %.9g", static_cast<double>(file.offset),
@@ -74,11 +70,7 @@ void compareNested(const Eigen::VectorXf& absmax, const NestedAbsmax& file, Case
     report.note(text, ulps);
   }
 
-  NestedAbsmax found;
-  found.codes.resize(absmax.size());
-  found.absmax.resize(internal::blockCount(absmax.size(), file.blockSize));
-  internal::quantizeAbsmax(absmax.data(), absmax.size(), file.offset, file.blockSize, found.codes.data(),
-                           found.absmax.data());
+  const NestedAbsmax found = backend.quantizeAbsmax(absmax, file.offset, file.blockSize);
   report.compareFloats("nested_code", toVector(file.codeTable), toVector(Eigen::VectorXf(dynamicMap())));
   report.compareFloats("nested_absmax", toVector(file.absmax), toVector(found.absmax));
   const internal::ByteThresholds thresholds = internal::byteThresholds(file.codeTable.data());
@@ -94,8 +86,7 @@ void compareNested(const Eigen::VectorXf& absmax, const NestedAbsmax& file, Case
 FourBitQuantized quantizeInput(const Case& c, const test::Tensor& input, CaseReport& report) {
   const FourBitType type = c.fourBitType();
   const auto blockSize = c.parameter<Index>("blocksize");
-  FourBitQuantized ours =
-      withMatrix(input, [&](const auto& m) -> FourBitQuantized { return quantize4bit(m, type, blockSize); });
+  FourBitQuantized ours = c.backend().quantize4bit(viewOf(input), type, blockSize);
   comparePacked(widened(input), toVector(ours.state.absmax()), ours.state, c.tensor("packed"), ours.packed, report);
   return ours;
 }
@@ -111,21 +102,21 @@ void checkQuantize4bit(const Case& c, CaseReport& report) {
   report.compareFloats("absmax", c.tensor("absmax").floats(), toVector(ours.state.absmax()));
   const QuantState file(ours.state.type(), ours.state.blockSize(), ours.state.dtype(), ours.state.shape(),
                         toEigen(c.tensor("absmax").floats()));
-  compareDecoded(c.tensor("packed"), file, c.tensor("dequantized"), report);
+  compareDecoded(c, file, report);
 }
 
 void checkNested4bit(const Case& c, CaseReport& report) {
   const FourBitQuantized ours = quantizeInput(c, c.tensor("input"), report);
   NestedAbsmax nested = fileNested(c, "absmax_codes", c.parameter<Index>("nested_blocksize"));
-  compareNested(ours.state.absmax(), nested, report);
-  compareDecoded(c.tensor("packed"), withNested(ours.state, std::move(nested)), c.tensor("dequantized"), report);
+  compareNested(ours.state.absmax(), nested, c.backend(), report);
+  compareDecoded(c, withNested(ours.state, std::move(nested)), report);
 }
 
 QuantState checkMatmul4bitWeights(const Case& c, CaseReport& report) {
   const QuantState ours = quantizeInput(c, c.tensor("W"), report).state;
   if (c.parameter<bool>("nested")) {
     NestedAbsmax nested = fileNested(c, "absmax", 256);
-    compareNested(ours.absmax(), nested, report);
+    compareNested(ours.absmax(), nested, c.backend(), report);
     return withNested(ours, std::move(nested));
   }
   const Eigen::VectorXf absmax = toEigen(c.tensor("absmax").floats());

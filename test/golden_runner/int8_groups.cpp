@@ -71,8 +71,7 @@ void compareColumnCodes(const Case& c, const std::vector<float>& values, const I
 void checkInt8VectorwiseQuant(const Case& c, CaseReport& report) {
   const test::Tensor& input = c.tensor("input");
   const auto threshold = c.parameter<float>("threshold");
-  const Int8Quantized ours =
-      withMatrix(input, [&](const auto& m) -> Int8Quantized { return int8VectorwiseQuant(m, threshold); });
+  const Int8Quantized ours = c.backend().int8VectorwiseQuant(viewOf(input), threshold);
   report.compareFloats("row_stats", recordedRowStats(c, report), toVector(ours.rowStats));
   compareOutliers(c, ours.outlierColumns, report);
   compareInt8(
@@ -83,8 +82,7 @@ void checkInt8VectorwiseQuant(const Case& c, CaseReport& report) {
 void checkInt8DoubleQuant(const Case& c, CaseReport& report) {
   const test::Tensor& input = c.tensor("input");
   const auto threshold = c.parameter<float>("threshold");
-  const Int8DoubleQuantized ours =
-      withMatrix(input, [&](const auto& m) -> Int8DoubleQuantized { return int8DoubleQuant(m, threshold); });
+  const Int8DoubleQuantized ours = c.backend().int8DoubleQuant(viewOf(input), threshold);
   report.compareFloats("row_stats", recordedRowStats(c, report), toVector(ours.rowStats));
   report.compareFloats("col_stats", c.tensor("col_stats").floats(), toVector(ours.colStats));
   compareOutliers(c, ours.outlierColumns, report);
@@ -101,7 +99,7 @@ void checkMatmul8bitWeights(const Case& c, CaseReport& report) {
   std::vector<float> values = widened(c.tensor("W"));
   std::transform(values.begin(), values.end(), values.begin(), roundToHalf);
   const MatrixMap<float> weights(values.data(), c.tensor("W").rows(), c.tensor("W").cols());
-  const Int8Quantized ours = int8VectorwiseQuant(weights);
+  const Int8Quantized ours = c.backend().int8VectorwiseQuant(internal::viewOf(weights), 0);
   report.compareFloats("SCB", c.tensor("SCB").floats(), toVector(ours.rowStats));
   compareInt8(
       "CB", c.tensor("CB").as<std::int8_t>("I8"), ours.codes, values,

@@ -62,7 +62,8 @@ void compareOutput(const test::SafetensorsFile& file, const std::string& module,
   if (!(error <= bound).all()) report.fail("test.output: error beyond the original's rounding");
 }
 
-void checkLinear4bit(const test::SafetensorsFile& file, const std::string& packedKey, CaseReport& report) {
+void checkLinear4bit(const test::SafetensorsFile& file, const std::string& packedKey, const Backend& backend,
+                     CaseReport& report) {
   const std::string weight = packedKey.substr(0, packedKey.find(".quant_state."));
   const QuantState state = loadState(file, weight, packedKey);
   const std::vector<char>& text = file.at(packedKey).bytes;
@@ -70,7 +71,9 @@ void checkLinear4bit(const test::SafetensorsFile& file, const std::string& packe
     report.fail("packed dictionary: " + state.toPackedJson());
   if (packedKey != weight + "." + state.packedKey()) report.fail("packed dictionary's key: " + state.packedKey());
   report.compareFloats("quant_map", file.at(weight + ".quant_map").floats(), toVector(state.quantMap()));
-  const MatrixXdRow weights = dequantize4bit<double>(toEigen(file.at(weight).bytesU8()), state);
+  const std::vector<float> decoded =
+      backend.dequantize4bit(toEigen(file.at(weight).bytesU8()), state, ScalarType::kFloat);
+  const MatrixXdRow weights = MatrixMap<float>(decoded.data(), state.shape().at(0), state.shape().at(1)).cast<double>();
   if (!hasOutputOfItsOwn(file)) return;
   const Eigen::ArrayXXd exactInput = Eigen::ArrayXXd::Zero(file.at("test.input").rows(), weights.rows());
   compareOutput(file, weight.substr(0, weight.rfind('.')), weights, unitRoundoff(file.at("test.input").dtype),
@@ -81,9 +84,9 @@ void checkLinear4bit(const test::SafetensorsFile& file, const std::string& packe
  * found no outlier. The file does not tell its threshold, so outputs that differ are held to what quantised inputs
  * imply, and listed. */
 void compareInt8Output(const test::SafetensorsFile& file, const Int8Codes& w, const std::vector<float>& scb,
-                       const std::string& module, CaseReport& report) {
+                       const std::string& module, const Backend& backend, CaseReport& report) {
   const test::Tensor& input = file.at("test.input");
-  const Int8Quantized x = withMatrix(input, [](const auto& m) -> Int8Quantized { return int8VectorwiseQuant(m); });
+  const Int8Quantized x = backend.int8VectorwiseQuant(viewOf(input), 0);
   const Eigen::RowVectorXd bias = biasOf(file, module, w.rows());
   const RowMajorMatrix<int> sums = x.codes.cast<int>() * w.cast<int>().transpose();
   RowMajorMatrix<float> found(sums.rows(), sums.cols());
@@ -105,7 +108,8 @@ void compareInt8Output(const test::SafetensorsFile& file, const Int8Codes& w, co
   if (report.failures.empty()) report.note("test.output: not the product without outliers, but within its bound", 0);
 }
 
-void checkLinear8bit(const test::SafetensorsFile& file, const std::string& scbKey, CaseReport& report) {
+void checkLinear8bit(const test::SafetensorsFile& file, const std::string& scbKey, const Backend& backend,
+                     CaseReport& report) {
   const std::string module = scbKey.substr(0, scbKey.rfind('.'));
   const test::Tensor& weight = file.at(module + ".weight");
   const auto codes = weight.as<std::int8_t>("I8");
@@ -117,18 +121,19 @@ void checkLinear8bit(const test::SafetensorsFile& file, const std::string& scbKe
   const Int8Codes w = MatrixMap<std::int8_t>(codes.data(), weight.rows(), weight.cols());
   if (w.size() != 0 && w.minCoeff() < -127) report.fail("weight: holds -128");
   // Quantising the decoded weight gives the stored codes again.
-  const Int8Quantized again = int8VectorwiseQuant(int8VectorwiseDequant(w, toEigen(scb)));
+  const RowMajorMatrix<float> decoded = int8VectorwiseDequant(w, toEigen(scb));
+  const Int8Quantized again = backend.int8VectorwiseQuant(internal::viewOf(decoded), 0);
   report.compareIntegers("weight", codes, toVector(again.codes));
-  if (hasOutputOfItsOwn(file)) compareInt8Output(file, w, scb, module, report);
+  if (hasOutputOfItsOwn(file)) compareInt8Output(file, w, scb, module, backend, report);
 }
 
 }  // namespace
 
-bool checkLayers(const test::SafetensorsFile& file, Reports& reports) {
+bool checkLayers(const test::SafetensorsFile& file, const Backend& backend, Reports& reports) {
   const auto check = [&](const char* group, const std::string& key, auto checkLayer) {
     CaseReport report;
     try {
-      checkLayer(file, key, report);
+      checkLayer(file, key, backend, report);
     } catch (const std::exception& e) {
       report.fail(e.what());
     }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 // optimizer_groups.cpp: adamw8bit, some steps of the 8-bit AdamW on a vector.
+#include <functional>
+#include <memory>
+
 #include <unsupported/eigen_q/Autodiff>
 
 #include "Groups.h"
@@ -74,6 +77,60 @@ void compareParameters(const std::vector<float>& expected, const Eigen::VectorXf
   report.note(text, worst);
 }
 
+struct Moment {
+  ByteVector codes;
+  Eigen::VectorXf absmax;
+  internal::MomentView view() { return {codes.data(), absmax.data(), nullptr}; }
+};
+
+/** A vector that 8-bit AdamW trains. */
+struct Trained {
+  Eigen::VectorXf value;
+  Moment m, v;
+};
+using StepFunction = std::function<void(const Eigen::VectorXf& gradient, int t, Trained& trained)>;
+
+/** By the tape's optimiser. */
+StepFunction stepOnTape(const Eigen::VectorXf& initial, const ad::AdamWOptions& options) {
+  const auto p = std::make_shared<ad::Parameter<float>>(initial);
+  const auto optimizer = std::make_shared<ad::AdamW8bit>(std::vector<ad::Parameter<float>*>{p.get()}, options);
+  return [p, optimizer](const Eigen::VectorXf& gradient, int, Trained& trained) {
+    ad::Tape<float> tape;
+    optimizer->zeroGrad();
+    tape.backward(tape.parameter(*p), gradient);
+    optimizer->step();
+    const auto &m = optimizer->state().firstMoment[0], &v = optimizer->state().secondMoment[0];
+    trained = {p->value(), {m.codes, m.absmax}, {v.codes, v.absmax}};
+  };
+}
+
+/** By a kernel alone. The scalars of a step are bitsandbytes', in float as it computes them. */
+StepFunction stepOn(const Backend& backend, const ad::AdamWOptions& o) {
+  return [&backend, o](const Eigen::VectorXf& gradient, int t, Trained& trained) {
+    const auto rate = static_cast<float>(o.learningRate), decay = static_cast<float>(o.weightDecay);
+    internal::AdamStep s;
+    s.beta1 = static_cast<float>(o.beta1);
+    s.beta2 = static_cast<float>(o.beta2);
+    const float unbias1 = 1 - static_cast<float>(std::pow(static_cast<double>(s.beta1), t));
+    const float unbias2 = std::sqrt(1 - static_cast<float>(std::pow(static_cast<double>(s.beta2), t)));
+    s.rate = rate * unbias2 / unbias1;
+    s.eps = static_cast<float>(o.eps) * unbias2;
+    s.keep = std::fma(-rate, decay, 1.0f);
+    s.size = trained.value.size();
+    s.parameter = trained.value.data();
+    s.gradient = gradient.data();
+    s.m = trained.m.view();
+    s.v = trained.v.view();
+    backend.runAdam(s);
+  };
+}
+
+Trained untrained(const Eigen::VectorXf& initial) {
+  const Index blocks = internal::blockCount(initial.size(), internal::kOptimizerBlockSize);
+  const Moment zero = {ByteVector::Zero(initial.size()), Eigen::VectorXf::Zero(blocks)};
+  return {initial, zero, zero};
+}
+
 }  // namespace
 
 void checkAdamW8bit(const Case& c, CaseReport& report) {
@@ -86,25 +143,22 @@ void checkAdamW8bit(const Case& c, CaseReport& report) {
 
   const std::vector<float> values = gradients.floats();
   const MatrixMap<float> grads(values.data(), steps, initial.size());
-  ad::Parameter<float> p(initial);
-  ad::AdamW8bit optimizer({&p}, optionsOf(c));
-  ParameterBound bound(optionsOf(c), initial.size());
+  const ad::AdamWOptions options = optionsOf(c);
+  const StepFunction step = c.backend().isHost() ? stepOnTape(initial, options) : stepOn(c.backend(), options);
+  Trained trained = untrained(initial);
+  ParameterBound bound(options, initial.size());
   Eigen::VectorXf largest = initial.cwiseAbs();
   for (int t = 1; t <= steps; ++t) {
-    const Eigen::VectorXf before = p.value();
-    ad::Tape<float> tape;
-    optimizer.zeroGrad();
-    tape.backward(tape.parameter(p), grads.row(t - 1).transpose());
-    optimizer.step();
-    bound.addStep(t, before, p.value());
-    largest = largest.cwiseMax(p.value().cwiseAbs());
+    const Eigen::VectorXf before = trained.value;
+    step(grads.row(t - 1).transpose(), t, trained);
+    bound.addStep(t, before, trained.value);
+    largest = largest.cwiseMax(trained.value.cwiseAbs());
   }
-  const ad::AdamW8bit::State& state = optimizer.state();
-  report.compareFloats("absmax1", c.tensor("absmax1").floats(), toVector(state.firstMoment[0].absmax));
-  report.compareFloats("absmax2", c.tensor("absmax2").floats(), toVector(state.secondMoment[0].absmax));
-  report.compareIntegers("state1", c.tensor("state1").bytesU8(), toVector(state.firstMoment[0].codes));
-  report.compareIntegers("state2", c.tensor("state2").bytesU8(), toVector(state.secondMoment[0].codes));
-  compareParameters(c.tensor("final").floats(), p.value(), bound.value(), largest, report);
+  report.compareFloats("absmax1", c.tensor("absmax1").floats(), toVector(trained.m.absmax));
+  report.compareFloats("absmax2", c.tensor("absmax2").floats(), toVector(trained.v.absmax));
+  report.compareIntegers("state1", c.tensor("state1").bytesU8(), toVector(trained.m.codes));
+  report.compareIntegers("state2", c.tensor("state2").bytesU8(), toVector(trained.v.codes));
+  compareParameters(c.tensor("final").floats(), trained.value, bound.value(), largest, report);
 }
 
 }  // namespace golden

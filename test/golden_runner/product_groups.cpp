@@ -17,10 +17,12 @@ using ArrayXXd = Eigen::ArrayXXd;
 
 constexpr double kFloatUnit = 0x1p-24;
 
-/** What a product should be, and how far float arithmetic may lead away from it before the result is rounded. */
+/** What a product should be, and how far its arithmetic may lead away from it before the result is rounded. */
 struct Expected {
   MatrixXdRow exact;
-  ArrayXXd slack;
+  ArrayXXd sums;     // by the rounding of sums
+  ArrayXXd weights;  // by that of decoded weights
+  bool anyOrder = false;
 };
 
 double frobeniusError(const MatrixXdRow& found, const MatrixXdRow& exact) {
@@ -36,14 +38,15 @@ void compareProduct(const char* what, const Found& found, const Expected& expect
   if (ours.rows() != original.rows() || ours.cols() != original.cols())
     return report.fail(std::string(what) + ": shapes differ");
   const double u = unitRoundoff(recorded.dtype), smallest = recorded.dtype == "F16" ? 0x1p-25 : 0x1p-133;
-  const ArrayXXd bound = u * (expected.exact.array().abs() + expected.slack) + expected.slack + smallest;
+  const ArrayXXd slack = expected.sums + expected.weights;
+  const ArrayXXd bound = u * (expected.exact.array().abs() + slack) + slack + smallest;
   if (!((ours - expected.exact).array().abs() <= bound).all())
     report.fail(std::string(what) + ": beyond the bound of its arithmetic");
   const double error = frobeniusError(ours, expected.exact), itsError = frobeniusError(original, itsExact);
   report.worst = std::max(report.worst, error);
   // Where both round the same sum to 16 bits, float arithmetic may bring one of them to the other side of a tie.
-  const double ties =
-      u > kFloatUnit && expected.exact.norm() > 0 ? expected.slack.matrix().norm() / expected.exact.norm() : 0;
+  const bool mayDiffer = (u > kFloatUnit || expected.anyOrder) && expected.exact.norm() > 0;
+  const double ties = mayDiffer ? expected.sums.matrix().norm() / expected.exact.norm() : 0;
   if (error > itsError + ties) {
     char text[120];
     std::snprintf(text, sizeof text, "%s: relative error %.17g, the original's %.17g", what, error, itsError);
@@ -55,9 +58,18 @@ void compareProduct(const char* what, const Found& found, const Expected& expect
     report.fail(std::string(what) + ": the file's own error is " + std::to_string(itsError));
 }
 
-/** Of n roundings in float of sums of terms that add up to \a magnitudes. */
-ArrayXXd floatSlack(Index roundings, const ArrayXXd& magnitudes) {
-  return static_cast<double>(roundings) * kFloatUnit * magnitudes;
+/** A product by \a roundings in float of sums of terms that add up to \a magnitudes.
+ * \param u  unit roundoff of the activations: that of decoded weights, where they are rounded */
+Expected expectedBy(const Arithmetic& arithmetic, MatrixXdRow exact, Index roundings, const ArrayXXd& magnitudes,
+                    double u) {
+  const double weights = arithmetic.roundsWeights ? u : 0;
+  return {std::move(exact), static_cast<double>(roundings) * arithmetic.unit * magnitudes, weights * magnitudes,
+          arithmetic.ordersFreely};
+}
+
+Expected expectedExactly(MatrixXdRow exact, double slack = 0) {
+  const ArrayXXd sums = ArrayXXd::Constant(exact.rows(), exact.cols(), slack);
+  return {std::move(exact), sums, 0 * sums};
 }
 
 Eigen::RowVectorXd biasOf(const Case& c, Index outputs) {
@@ -65,20 +77,25 @@ Eigen::RowVectorXd biasOf(const Case& c, Index outputs) {
   return asDouble(c.tensor("bias"));
 }
 
-template <typename G>
-void compareBiasGradient(const Case& c, const G& g, CaseReport& report) {
-  if (!c.has("grad_bias")) return;
-  const MatrixXdRow exact = g.template cast<double>().colwise().sum();
-  compareProduct("grad_bias", biasGradient(g).transpose(), {exact, ArrayXXd::Zero(1, exact.cols())},
-                 c.tensor("grad_bias"), exact, report);
+const Eigen::RowVectorXd* biasArgument(const Case& c, const Eigen::RowVectorXd& bias) {
+  return c.parameter<bool>("bias") ? &bias : nullptr;
 }
 
-/** G·W for a W that is decoded to float. */
-template <typename Found>
-void compareInputGradient(const Case& c, const Found& found, const MatrixXdRow& w, CaseReport& report) {
-  const MatrixXdRow g = asDouble(c.tensor("grad_output")), exact = g * w;
-  const ArrayXXd slack = floatSlack(g.cols() + 2, (g.cwiseAbs() * w.cwiseAbs()).array());
-  compareProduct("grad_A", found, {exact, slack}, c.tensor("grad_A"), exact, report);
+void compareBiasGradient(const Case& c, CaseReport& report) {
+  if (!c.has("grad_bias")) return;
+  const test::Tensor& g = c.tensor("grad_output");
+  const MatrixXdRow exact = asDouble(g).colwise().sum();
+  compareProduct("grad_bias", c.backend().biasGradient(viewOf(g)), expectedExactly(exact), c.tensor("grad_bias"), exact,
+                 report);
+}
+
+/** G·W for a W that is decoded to float. \param itsW  the original's */
+void compareInputGradient(const Case& c, const MatrixXdRow& found, const MatrixXdRow& w, const MatrixXdRow& itsW,
+                          CaseReport& report) {
+  const MatrixXdRow g = asDouble(c.tensor("grad_output"));
+  const Expected expected = expectedBy(c.backend().arithmetic(), g * w, g.cols() + 4,
+                                       (g.cwiseAbs() * w.cwiseAbs()).array(), unitRoundoff(c.tensor("grad_A").dtype));
+  compareProduct("grad_A", found, expected, c.tensor("grad_A"), g * itsW, report);
 }
 
 float throughHalf(float v) { return internal::halfToFloat(internal::floatToHalf(v)); }
@@ -93,51 +110,25 @@ MatrixXdRow decodeRows(const Int8Codes& codes, const Eigen::VectorXf& stats) {
 
 /** X̂·Ŵᵀ + Xₒ·Wₒᵀ + b: \a quantized is what is quantised, \a a what outlier columns are read from. */
 Expected decomposedProduct(const RowMajorMatrix<float>& quantized, const RowMajorMatrix<float>& a, float threshold,
-                           const MatrixXdRow& w, const MatrixXdRow& outlierWeights, const Eigen::RowVectorXd& bias) {
+                           const MatrixXdRow& w, const MatrixXdRow& outlierWeights, const Eigen::RowVectorXd& bias,
+                           Arithmetic arithmetic) {
   const Int8Quantized q = int8VectorwiseQuant(quantized, threshold);
-  Expected e;
-  e.exact = decodeRows(q.codes, q.rowStats) * w.transpose();
-  ArrayXXd magnitudes = e.exact.array().abs();
+  MatrixXdRow exact = decodeRows(q.codes, q.rowStats) * w.transpose();
+  ArrayXXd magnitudes = exact.array().abs();
   for (const Index k : q.outlierColumns) {
     const MatrixXdRow term = a.col(k).cast<double>() * outlierWeights.col(k).transpose();
-    e.exact += term;
+    exact += term;
     magnitudes += term.array().abs();
   }
-  e.exact.rowwise() += bias;
+  exact.rowwise() += bias;
   magnitudes.rowwise() += bias.array().abs();
-  e.slack = floatSlack(q.outlierColumns.size() + 4, magnitudes);
-  return e;
+  arithmetic.roundsWeights = false;  // codes are exact, and the weights of outliers stay in float
+  return expectedBy(arithmetic, std::move(exact), q.outlierColumns.size() + 4, magnitudes, 0);
 }
 
-template <typename A, typename W, typename G>
-void compareMatmul8bit(const Case& c, const A& a, const W& weight, const G& g, CaseReport& report) {
-  MatmulLtState state;
-  state.threshold = c.parameter<float>("threshold");
-  state.hasFp16Weights = c.parameter<bool>("has_fp16_weights");
-  const RowMajorMatrix<float> fa = a.template cast<float>(), fw = weight.template cast<float>();
-  Int8Quantized original = int8VectorwiseQuant(throughHalf(fw));
-  if (!state.hasFp16Weights) {
-    const auto codes = c.tensor("CB").template as<std::int8_t>("I8");
-    original.codes = MatrixMap<std::int8_t>(codes.data(), fw.rows(), fw.cols());
-    original.rowStats = toEigen(c.tensor("SCB").floats());
-    state.codes = original.codes;
-    state.rowStats = original.rowStats;
-  }
-  const Eigen::RowVectorXd bias = biasOf(c, fw.rows());
-  using Scalar = typename A::Scalar;
-  const Eigen::Matrix<Scalar, Eigen::Dynamic, 1> b =
-      c.parameter<bool>("bias") ? Eigen::Matrix<Scalar, Eigen::Dynamic, 1>(bias.transpose().template cast<Scalar>())
-                                : Eigen::Matrix<Scalar, Eigen::Dynamic, 1>();
-  const RowMajorMatrix<Scalar> y = state.hasFp16Weights ? matMul8bitLt(a, weight, state, b) : matMul8bitLt(a, state, b);
-
-  const MatrixXdRow w = decodeRows(state.codes, state.rowStats), itsW = decodeRows(original.codes, original.rowStats);
-  const MatrixXdRow outlierWeights = state.hasFp16Weights ? MatrixXdRow(fw.cast<double>()) : w;
-  compareProduct("output", y, decomposedProduct(fa, fa, state.threshold, w, outlierWeights, bias), c.tensor("output"),
-                 decomposedProduct(throughHalf(fa), fa, state.threshold, itsW, itsW, bias).exact, report);
-  const MatrixXdRow g64 = asDouble(c.tensor("grad_output"));
-  const ArrayXXd slack = floatSlack(g64.cols() + 4, (g64.cwiseAbs() * w.cwiseAbs()).array());
-  compareProduct("grad_A", matMul8bitLtGradA(g, state), {g64 * w, slack}, c.tensor("grad_A"), g64 * itsW, report);
-  compareBiasGradient(c, g, report);
+RowMajorMatrix<float> floatsOf(const test::Tensor& t) {
+  const std::vector<float> values = widened(t);
+  return MatrixMap<float>(values.data(), t.rows(), t.cols());
 }
 
 MatMul8bitOptions optionsOf(const Case& c) {
@@ -177,19 +168,14 @@ MatrixXdRow ofEach(const MatrixXdRow& x, const MatrixXdRow& y, Index batch, cons
   return all;
 }
 
-Expected withoutSlack(const MatrixXdRow& exact) {
-  return {exact, 1e-12 * ArrayXXd::Constant(exact.rows(), exact.cols(), exact.norm())};
-}
+Expected withoutSlack(const MatrixXdRow& exact) { return expectedExactly(exact, 1e-12 * exact.norm()); }
 
 }  // namespace
 
 void checkMatmul8bitVectorwise(const Case& c, CaseReport& report) {
   const MatMul8bitOptions options = optionsOf(c);
-  const auto matrix = [&](const char* leaf) {
-    const std::vector<float> values = widened(c.tensor(leaf));
-    return RowMajorMatrix<float>(MatrixMap<float>(values.data(), c.tensor(leaf).rows(), c.tensor(leaf).cols()));
-  };
-  const RowMajorMatrix<float> a = matrix("A"), b = matrix("B"), g = matrix("grad_output");
+  const RowMajorMatrix<float> a = floatsOf(c.tensor("A")), b = floatsOf(c.tensor("B"));
+  const RowMajorMatrix<float> g = floatsOf(c.tensor("grad_output"));
   const VectorwiseType type = options.type;
   const Index batch = options.batch;
   const auto& [forward, gradB, gradA] = options.precision;
@@ -208,33 +194,49 @@ void checkMatmul8bitVectorwise(const Case& c, CaseReport& report) {
 
 void checkMatmul8bit(const Case& c, CaseReport& report) {
   checkMatmul8bitWeights(c, report);
-  withMatrix(c.tensor("A"), [&](const auto& a) {
-    withMatrix(c.tensor("W"), [&](const auto& w) {
-      withMatrix(c.tensor("grad_output"), [&](const auto& g) { compareMatmul8bit(c, a, w, g, report); });
-    });
-  });
+  const Backend& backend = c.backend();
+  const test::Tensor &a = c.tensor("A"), &weight = c.tensor("W");
+  const RowMajorMatrix<float> fa = floatsOf(a), fw = floatsOf(weight);
+  MatmulLtState state;
+  state.threshold = c.parameter<float>("threshold");
+  state.hasFp16Weights = c.parameter<bool>("has_fp16_weights");
+  Int8Quantized original = int8VectorwiseQuant(throughHalf(fw));
+  if (!state.hasFp16Weights) {
+    const auto codes = c.tensor("CB").as<std::int8_t>("I8");
+    original.codes = MatrixMap<std::int8_t>(codes.data(), fw.rows(), fw.cols());
+    original.rowStats = toEigen(c.tensor("SCB").floats());
+    state.codes = original.codes;
+    state.rowStats = original.rowStats;
+  }
+  const Eigen::RowVectorXd bias = biasOf(c, fw.rows());
+  const MatrixXdRow y = backend.matMul8bitLt(viewOf(a), viewOf(weight), state, biasArgument(c, bias));
+
+  const MatrixXdRow w = decodeRows(state.codes, state.rowStats), itsW = decodeRows(original.codes, original.rowStats);
+  const MatrixXdRow outlierWeights = state.hasFp16Weights ? MatrixXdRow(fw.cast<double>()) : w;
+  const Arithmetic arithmetic = backend.arithmetic();
+  compareProduct("output", y, decomposedProduct(fa, fa, state.threshold, w, outlierWeights, bias, arithmetic),
+                 c.tensor("output"),
+                 decomposedProduct(throughHalf(fa), fa, state.threshold, itsW, itsW, bias, arithmetic).exact, report);
+  compareInputGradient(c, backend.matMul8bitLtGradA(viewOf(c.tensor("grad_output")), state), w, itsW, report);
+  compareBiasGradient(c, report);
 }
 
 void checkMatmul4bit(const Case& c, CaseReport& report) {
+  const Backend& backend = c.backend();
   const QuantState state = checkMatmul4bitWeights(c, report);
+  const test::Tensor& a = c.tensor("A");
   const ByteVector packed = toEigen(c.tensor("packed").bytesU8());
-  const MatrixXdRow w = dequantize4bit(packed, state).cast<double>(), a64 = asDouble(c.tensor("A"));
+  const MatrixXdRow w = dequantize4bit(packed, state).cast<double>(), a64 = asDouble(a);
   const Eigen::RowVectorXd bias = biasOf(c, w.rows());
   const MatrixXdRow exact = (a64 * w.transpose()).rowwise() + bias;
   const ArrayXXd magnitudes = (a64.cwiseAbs() * w.cwiseAbs().transpose()).array().rowwise() + bias.array().abs();
-  const Expected expected{exact, floatSlack(a64.cols() + 2, magnitudes)};
-  withMatrix(c.tensor("A"), [&](const auto& a) {
-    using Scalar = typename std::decay_t<decltype(a)>::Scalar;
-    Eigen::Matrix<Scalar, Eigen::Dynamic, 1> b;
-    if (c.parameter<bool>("bias")) b = bias.transpose().template cast<Scalar>();
-    const RowMajorMatrix<Scalar> y = matmul4bit(a, packed, state, b);
-    compareProduct("output", y, expected, c.tensor("output"), exact, report);
-    compareProduct("output_inference", y, expected, c.tensor("output_inference"), exact, report);
-  });
-  withMatrix(c.tensor("grad_output"), [&](const auto& g) {
-    compareInputGradient(c, matMul4bitGradA(g, packed, state), w, report);
-    compareBiasGradient(c, g, report);
-  });
+  const Expected expected = expectedBy(backend.arithmetic(), exact, a64.cols() + 2, magnitudes, unitRoundoff(a.dtype));
+  const MatrixXdRow y = backend.matMul4bit(viewOf(a), packed, state, biasArgument(c, bias));
+  compareProduct("output", y, expected, c.tensor("output"), exact, report);
+  compareProduct("output_inference", y, expected, c.tensor("output_inference"), exact, report);
+  const MatrixXdRow g = backend.matMul4bitGradA(viewOf(c.tensor("grad_output")), packed, state);
+  compareInputGradient(c, g, w, w, report);
+  compareBiasGradient(c, report);
 }
 
 }  // namespace golden
