@@ -30,6 +30,11 @@ class DeviceBytes {
   DeviceBytes& operator=(const DeviceBytes&) = delete;
 
   void* data() const { return m_data; }
+  /** Behind what the context holds. */
+  void set(const std::vector<unsigned char>& host) const {
+    EIGENQ_CUDA_CHECK(cudaMemcpyAsync(m_data, host.data(), m_count, cudaMemcpyHostToDevice, m_context->stream()));
+    m_context->synchronize();
+  }
   std::vector<unsigned char> toHost() const {
     std::vector<unsigned char> host(m_count);
     EIGENQ_CUDA_CHECK(cudaMemcpyAsync(host.data(), m_data, m_count, cudaMemcpyDeviceToHost, m_context->stream()));

@@ -373,9 +373,8 @@ BOOST_AUTO_TEST_CASE(graphsRepeatProducts) {
       Graph graph(context, queue);
       BOOST_TEST(context.state().plans().size() == plans);
       for (const Operand& input : inputs) {
-        EIGENQ_CUDA_CHECK(
-            cudaMemcpy(x.data(), input.frame().bytes().data(), input.frame().bytes().size(), cudaMemcpyHostToDevice));
-        EIGENQ_CUDA_CHECK(cudaMemcpy(result.data(), start.data(), start.size(), cudaMemcpyHostToDevice));
+        x.set(input.frame().bytes());
+        result.set(start);
         graph.replay();
         const Frame replayed = r.y.frame().with(result.toHost());
         const MatrixXd values = valuesOf(input, 40, 256);
@@ -388,7 +387,7 @@ BOOST_AUTO_TEST_CASE(graphsRepeatProducts) {
                        [&](Index i, Index j) { return relative * magnitude(i, j); }) == "");
         if (!known) continue;
         // The same plan gives the same bits outside of the graph.
-        EIGENQ_CUDA_CHECK(cudaMemcpy(result.data(), start.data(), start.size(), cudaMemcpyHostToDevice));
+        result.set(start);
         queue();
         BOOST_TEST((result.toHost() == replayed.bytes()));
       }

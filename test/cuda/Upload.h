@@ -43,6 +43,8 @@ class DeviceArray {
   /** \a values are as many as the array's. A copy from pageable memory may return before the device has it. */
   void upload(const std::vector<T>& values) {
     requireCuda(cudaMemcpy(data(), values.data(), bytes(), cudaMemcpyHostToDevice), "upload");
+    requireCuda(cudaDeviceSynchronize(),
+                "cudaDeviceSynchronize");  // a copy from pageable memory may still be under way
     requireCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // it may return before pageable memory has arrived
     requireCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
