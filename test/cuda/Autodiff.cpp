@@ -13,16 +13,15 @@ const std::vector<std::pair<Index, Index>> kShapes{{1, 1}, {7, 13}, {64, 33}, {1
 }
 
 /** An op of \a count inputs of one shape. */
-#define AGREES(count, expression)                                                         \
-  for (const auto& shape : kShapes) {                                                     \
-    std::vector<MatrixXf> inputs;                                                         \
-    for (std::uint64_t k = 1; k <= (count); ++k)                                          \
-      inputs.push_back(randomMatrix<float>(shape.first, shape.second, k));                \
-    const auto fn = [&](auto& tape, const auto& v) {                                      \
-      (void)tape;                                                                         \
-      return expression;                                                                  \
-    };                                                                                    \
-    agrees(#expression " " + std::to_string(shape.first) + "x" + std::to_string(shape.second), fn, inputs); \
+#define AGREES(count, expression)                                                                                     \
+  for (const auto& shape : kShapes) {                                                                                 \
+    std::vector<MatrixXf> inputs;                                                                                     \
+    for (std::uint64_t k = 1; k <= (count); ++k) inputs.push_back(randomMatrix<float>(shape.first, shape.second, k)); \
+    const auto fn = [&](auto& tape, const auto& v) {                                                                  \
+      (void)tape;                                                                                                     \
+      return expression;                                                                                              \
+    };                                                                                                                \
+    agrees(#expression " " + std::to_string(shape.first) + "x" + std::to_string(shape.second), fn, inputs);           \
   }
 
 BOOST_AUTO_TEST_SUITE(ops, *needsDevice())
@@ -50,25 +49,33 @@ BOOST_AUTO_TEST_CASE(activations) {
 }
 
 BOOST_AUTO_TEST_CASE(means) {
-  agrees("mean", [](auto&, const auto& v) { return mean(v[0]); }, random({{37, 11}}));
+  agrees(
+      "mean", [](auto&, const auto& v) { return mean(v[0]); }, random({{37, 11}}));
 }
 
 BOOST_AUTO_TEST_CASE(windows) {
-  agrees("middleRows", [](auto&, const auto& v) { return middleRows(v[0], 3, 5); }, random({{17, 9}}));
-  agrees("middleCols", [](auto&, const auto& v) { return middleCols(v[0], 2, 4); }, random({{17, 9}}));
+  agrees(
+      "middleRows", [](auto&, const auto& v) { return middleRows(v[0], 3, 5); }, random({{17, 9}}));
+  agrees(
+      "middleCols", [](auto&, const auto& v) { return middleCols(v[0], 2, 4); }, random({{17, 9}}));
   agrees(
       "two windows", [](auto&, const auto& v) { return middleRows(v[0], 0, 9) + middleRows(v[0], 8, 9); },
       random({{17, 9}}));
-  agrees("no rows", [](auto&, const auto& v) { return middleRows(v[0], 3, 0); }, random({{17, 9}}));
+  agrees(
+      "no rows", [](auto&, const auto& v) { return middleRows(v[0], 3, 0); }, random({{17, 9}}));
 }
 
 BOOST_AUTO_TEST_CASE(products) {
-  agrees("a b", [](auto&, const auto& v) { return v[0] * v[1]; }, random({{9, 70}, {70, 13}}));
-  agrees("a a", [](auto&, const auto& v) { return v[0] * v[0]; }, random({{33, 33}}));
-  agrees("w x", [](auto&, const auto& v) { return linear(v[0], v[1]); }, random({{31, 64}, {64, 17}}));
+  agrees(
+      "a b", [](auto&, const auto& v) { return v[0] * v[1]; }, random({{9, 70}, {70, 13}}));
+  agrees(
+      "a a", [](auto&, const auto& v) { return v[0] * v[0]; }, random({{33, 33}}));
+  agrees(
+      "w x", [](auto&, const auto& v) { return linear(v[0], v[1]); }, random({{31, 64}, {64, 17}}));
   agrees(
       "w x + b", [](auto&, const auto& v) { return linear(v[0], v[1], v[2]); }, random({{31, 64}, {64, 17}, {31, 1}}));
-  agrees("no token", [](auto&, const auto& v) { return linear(v[0], v[1], v[2]); }, random({{31, 64}, {64, 0}, {31, 1}}));
+  agrees(
+      "no token", [](auto&, const auto& v) { return linear(v[0], v[1], v[2]); }, random({{31, 64}, {64, 0}, {31, 1}}));
 }
 
 BOOST_AUTO_TEST_CASE(quantizedWeights) {
@@ -95,8 +102,8 @@ BOOST_AUTO_TEST_CASE(int8Activations) {
   std::vector<MatrixXf> inputs = random({{96, 21}, {48, 1}});
   inputs[0].row(11) *= 9;  // an outlier feature
   agrees(
-      "llm.int8()",
-      [&](auto& tape, const auto& v) { return ad::linear(w.at(tape).withThreshold(6.0f), v[0], v[1]); }, inputs);
+      "llm.int8()", [&](auto& tape, const auto& v) { return ad::linear(w.at(tape).withThreshold(6.0f), v[0], v[1]); },
+      inputs);
 }
 
 BOOST_AUTO_TEST_CASE(lora) {
@@ -114,7 +121,9 @@ BOOST_AUTO_TEST_CASE(lora) {
   check("lora over nf4", both(NF4Matrix(dense)));
   agrees(
       "lora over a dense weight",
-      [](auto&, const auto& v) { return ad::loraLinear(v[3], v[1], v[2], v[0], {2, 0.1}); },
+      [](auto&, const auto& v) {
+        return ad::loraLinear(v[3], v[1], v[2], v[0], {2, 0.1});
+      },
       random({{96, 13}, {4, 96}, {48, 4}, {48, 96}}));
 }
 
@@ -127,7 +136,8 @@ BOOST_AUTO_TEST_CASE(columns) {
   AGREES(1, logSoftmax(4 * v[0]));
   const std::vector<std::pair<Index, Index>> shapes{{1, 1}, {7, 13}, {64, 33}, {129, 5}, {515, 3}, {5, 0}};
   for (const auto& s : shapes) {
-    agrees("rmsNorm", [](auto&, const auto& v) { return rmsNorm(v[0], v[1]); }, random({s, {s.first, 1}}));
+    agrees(
+        "rmsNorm", [](auto&, const auto& v) { return rmsNorm(v[0], v[1]); }, random({s, {s.first, 1}}));
     if (s.first == 1) continue;  // LayerNorm of one feature is 0/√eps: noise
     agrees(
         "layerNorm", [](auto&, const auto& v) { return layerNorm(v[0], v[1], v[2]); },
@@ -143,13 +153,14 @@ BOOST_AUTO_TEST_CASE(crossEntropy) {
   for (const VectorXi& targets : {some, none})
     for (const ad::Reduction reduction : {ad::Reduction::Mean, ad::Reduction::Sum})
       agrees(
-          "crossEntropy",
-          [&](auto&, const auto& v) { return ad::crossEntropy(5 * v[0], targets, -100, reduction); }, random({{11, 7}}));
+          "crossEntropy", [&](auto&, const auto& v) { return ad::crossEntropy(5 * v[0], targets, -100, reduction); },
+          random({{11, 7}}));
 }
 
 BOOST_AUTO_TEST_CASE(embeddings) {
   const VectorXi ids = integers({3, 0, 3, 10, 3, 9, 0});
-  agrees("embedding", [&](auto& tape, const auto& v) { return ad::embedding(tape, v[0], ids); }, random({{19, 11}}));
+  agrees(
+      "embedding", [&](auto& tape, const auto& v) { return ad::embedding(tape, v[0], ids); }, random({{19, 11}}));
   const auto check = [&](const char* what, auto table) {
     agrees(
         what, [&](auto& tape, const auto&) { return ad::embedding(tape, table.at(tape), ids); }, {}, /*tolerance=*/0);
@@ -179,15 +190,22 @@ BOOST_AUTO_TEST_CASE(ropes) {
 
 BOOST_AUTO_TEST_CASE(attention) {
   const VectorXi offsets = integers({0, 5, 5, 6, 77});
-  for (const ad::AttentionHeads& h : {ad::AttentionHeads{4, 2, 8}, ad::AttentionHeads{3, 3, 5}, ad::AttentionHeads{2, 1, 64}})
+  for (const ad::AttentionHeads& h :
+       {ad::AttentionHeads{4, 2, 8}, ad::AttentionHeads{3, 3, 5}, ad::AttentionHeads{2, 1, 64}})
     agrees(
         "attention", [&](auto&, const auto& v) { return causalAttention(v[0], v[1], v[2], h, offsets); },
         random({{h.heads * h.headDim, 77}, {h.kvHeads * h.headDim, 77}, {h.kvHeads * h.headDim, 77}}));
   agrees(
-      "keys are values", [&](auto&, const auto& v) { return causalAttention(v[0], v[1], v[1], {4, 2, 8}, offsets); },
+      "keys are values",
+      [&](auto&, const auto& v) {
+        return causalAttention(v[0], v[1], v[1], {4, 2, 8}, offsets);
+      },
       random({{32, 77}, {16, 77}}));
   agrees(
-      "all are one", [&](auto&, const auto& v) { return causalAttention(v[0], v[0], v[0], {2, 2, 8}, offsets); },
+      "all are one",
+      [&](auto&, const auto& v) {
+        return causalAttention(v[0], v[0], v[0], {2, 2, 8}, offsets);
+      },
       random({{16, 77}}));
 }
 

@@ -17,11 +17,11 @@
 namespace EigenQ {
 namespace test {
 
+using ad::Device;
+using ad::Host;
 using Eigen::Index;
 using Eigen::MatrixXf;
 using Eigen::VectorXi;
-using ad::Device;
-using ad::Host;
 
 inline MatrixXf toHost(const Eigen::Map<MatrixXf>& m) { return m; }
 inline MatrixXf toHost(const Eigen::Map<const MatrixXf>& m) { return m; }
@@ -48,8 +48,8 @@ inline void expectNear(const std::string& what, const MatrixXf& found, const Mat
                                   << bound);
 }
 
-/** 4·γ₁₂₈ with γₙ = n·2⁻²⁴: an entry is a sum of at most 128 terms, scaled and added to few others, and the exponentials
- * of both sides differ by an ulp or two. */
+/** 4·γ₁₂₈ with γₙ = n·2⁻²⁴: an entry is a sum of at most 128 terms, scaled and added to few others, and the
+ * exponentials of both sides differ by an ulp or two. */
 constexpr double kOpTolerance = 4 * 128 / 16777216.0;
 
 struct Outcome {
@@ -90,8 +90,7 @@ void agrees(const std::string& what, const Fn& fn, const std::vector<MatrixXf>& 
 /** Random matrices of these shapes. */
 inline std::vector<MatrixXf> random(std::initializer_list<std::pair<Index, Index>> shapes) {
   std::vector<MatrixXf> inputs;
-  for (const auto& shape : shapes)
-    inputs.push_back(randomMatrix<float>(shape.first, shape.second, inputs.size() + 1));
+  for (const auto& shape : shapes) inputs.push_back(randomMatrix<float>(shape.first, shape.second, inputs.size() + 1));
   return inputs;
 }
 

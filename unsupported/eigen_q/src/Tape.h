@@ -92,6 +92,11 @@ class Tape {
   /** A leaf that reads the parameter in place and accumulates into Parameter::grad(). */
   Variable parameter(Parameter<Scalar, Place>& p);
 
+  /** A float parameter on a 16-bit tape: a copy rounded to Scalar, made once between two clear() for each value.
+   * Contributions of one backward() add up in Scalar, and that sum is added to Parameter::grad() in float. */
+  template <typename Master, std::enable_if_t<internal::kIsMasterOf<Master, Scalar>, int> = 0>
+  Variable parameter(Parameter<Master, Place>& p);
+
   /** \returns an uninitialised matrix in the arena. */
   Uninitialised newMatrix(Eigen::Index rows, Eigen::Index cols) {
     eigen_assert(rows >= 0 && cols >= 0);
@@ -211,6 +216,7 @@ class Tape {
   void destroyPayloads();
 
   std::vector<Node> m_nodes;
+  std::vector<std::uint32_t> m_roundedParameters;  // their nodes
   typename Place::Memory m_memory;
   Matrix m_one = m_memory.template one<Scalar>();  // dloss/dloss
   RandomStream m_random;

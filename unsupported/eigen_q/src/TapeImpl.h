@@ -35,6 +35,26 @@ Var<Scalar, Place> Tape<Scalar, Place>::parameter(Parameter<Scalar, Place>& p) {
 }
 
 template <typename Scalar, typename Place>
+template <typename Master, std::enable_if_t<internal::kIsMasterOf<Master, Scalar>, int>>
+Var<Scalar, Place> Tape<Scalar, Place>::parameter(Parameter<Master, Place>& p) {
+  for (const std::uint32_t id : m_roundedParameters)
+    if (m_nodes[id].source == &p && m_nodes[id].parameterVersion == p.version())
+      return Variable(this, id, m_generation);
+  Uninitialised rounded = newMatrix(p.rows(), p.cols());
+  m_memory.template store<Scalar>(rounded, p.value().template cast<Scalar>(), /*accumulate=*/false);
+  const Variable y = append("parameter", rounded, p.requiresGrad());
+  Node& n = m_nodes.back();
+  n.source = &p;
+  n.parameterVersion = p.version();
+  if (p.requiresGrad())
+    attach(n, [this, &p](const auto& dy) {
+      m_memory.template store<Master>(p.mutableGrad(), dy.template cast<Master>(), std::exchange(p.m_hasGrad, true));
+    });
+  m_roundedParameters.push_back(y.m_id);
+  return y;
+}
+
+template <typename Scalar, typename Place>
 bool Tape<Scalar, Place>::needsGrad(std::initializer_list<Variable> inputs) const {
   bool needed = false;
   for (const Variable& input : inputs)  // all of them: a foreign Var is an error wherever it stands
@@ -141,6 +161,7 @@ void Tape<Scalar, Place>::clear() {
   if (m_inBackward) throw std::logic_error("Tape::clear: called inside a pullback");
   destroyPayloads();
   m_nodes.clear();
+  m_roundedParameters.clear();
   m_memory.clear();
   ++m_generation;
 }
@@ -219,6 +240,7 @@ Var<Scalar, Place> Var<Scalar, Place>::detach() const {
 template <typename Scalar, typename Place>
 Var<Scalar, Place> Operand<Scalar, Place>::on(Tape<Scalar, Place>& tape) const {
   if (m_parameter) return tape.parameter(*m_parameter);
+  if (m_master) return m_round(tape, m_master);
   if (m_var && &m_var.tape() != &tape) throw std::logic_error("Var: used on a tape that is not its own");
   return m_var;
 }

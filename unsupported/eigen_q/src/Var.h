@@ -3,6 +3,7 @@
 #define EIGENQ_VAR_H
 
 #include <cstdint>
+#include <type_traits>
 
 #include <Eigen/Core>
 
@@ -73,6 +74,13 @@ class Var {
   std::uint32_t m_generation = 0;
 };
 
+namespace internal {
+/** Whether parameters of this scalar may stand beside a tape of another: in float, where steps are too small to show in
+ * 16 bits. */
+template <typename Master, typename Scalar>
+constexpr bool kIsMasterOf = std::is_same_v<Master, float> && sizeof(Scalar) == 2;
+}  // namespace internal
+
 /** What an op takes where a trainable matrix may stand: a Var, a Parameter, or nothing. */
 template <typename Scalar, typename Place = Host>
 class Operand {
@@ -80,6 +88,11 @@ class Operand {
   Operand() = default;
   Operand(const Var<Scalar, Place>& var) : m_var(var) {}
   Operand(Parameter<Scalar, Place>& parameter) : m_parameter(&parameter) {}
+  template <typename Master, std::enable_if_t<internal::kIsMasterOf<Master, Scalar>, int> = 0>
+  Operand(Parameter<Master, Place>& parameter)
+      : m_master(&parameter), m_round([](Tape<Scalar, Place>& tape, void* master) {
+          return tape.parameter(*static_cast<Parameter<Master, Place>*>(master));
+        }) {}
   // A const parameter could take no gradient: better no program than one that silently trains nothing.
   Operand(const Parameter<Scalar, Place>&) = delete;
 
@@ -89,6 +102,8 @@ class Operand {
  private:
   Var<Scalar, Place> m_var;
   Parameter<Scalar, Place>* m_parameter = nullptr;
+  void* m_master = nullptr;  // a parameter of another scalar, and what makes a Var of it
+  Var<Scalar, Place> (*m_round)(Tape<Scalar, Place>&, void*) = nullptr;
 };
 
 namespace internal {
