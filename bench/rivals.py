@@ -249,6 +249,7 @@ class QuantizeNF4(Rival):
 
     name = "quantize-nf4"
     product = False
+    graph = False  # its kernel runs on the default stream, which a capture of another does not see
 
     def __init__(self, n, k, dtype):
         self.copies = cold_copies(n * k * dtype.itemsize)
@@ -260,7 +261,6 @@ class QuantizeNF4(Rival):
 
 class QuantizeNF4Nested(QuantizeNF4):
     name = "quantize-nf4-nested"
-    graph = False
 
     def call(self, copy):
         return F.quantize_4bit(self.weights[copy], blocksize=64, quant_type="nf4", compress_statistics=True)
@@ -270,6 +270,7 @@ class QuantizeInt8(QuantizeNF4):
     """Takes float16 alone: other types are converted first, as its autograd function does."""
 
     name = "quantize-int8"
+    graph = True
 
     def call(self, copy):
         return F.int8_vectorwise_quant(self.weights[copy].to(torch.float16))
