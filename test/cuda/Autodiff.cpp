@@ -265,6 +265,15 @@ BOOST_AUTO_TEST_CASE(aTapeWorksOnItsOwnContext) {
              kOpTolerance);
 }
 
+BOOST_AUTO_TEST_CASE(parametersMoveBetweenPlaces) {
+  const ad::Parameter<float> host(randomMatrix<float>(5, 3, 1), "p", /*requiresGrad=*/false);
+  const ad::Parameter<float, Device> device(host);
+  const ad::Parameter<float> back(device);
+  BOOST_TEST(sameBits<float>(back.value(), host.value()));
+  BOOST_TEST(back.name() == "p");
+  BOOST_TEST(!device.requiresGrad());
+}
+
 BOOST_AUTO_TEST_CASE(gradientsAddUpUntilTheyAreZeroed) {
   ad::Parameter<float, Device> p(MatrixXf::Ones(3, 2), "p");
   ad::Tape<float, Device> tape;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <Eigen/Core>
@@ -53,6 +54,12 @@ class Parameter : public ParameterRecord {
       : ParameterRecord(std::move(name)), m_value(Place::template fromHost<Scalar>(value)) {
     setRequiresGrad(requiresGrad);
   }
+
+  /** A copy in another place: value, name and whether it takes a gradient. From a device it waits for the current
+   * context. */
+  template <typename Other, std::enable_if_t<!std::is_same_v<Other, Place>, int> = 0>
+  explicit Parameter(const Parameter<Scalar, Other>& p)
+      : Parameter(Other::toHost(p.value()), p.name(), p.requiresGrad()) {}
 
   Parameter(Parameter&&) noexcept = default;
   Parameter& operator=(Parameter&&) noexcept = default;

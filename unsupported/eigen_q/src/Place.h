@@ -75,6 +75,10 @@ struct Host {
   static Matrix<Scalar> fromHost(const Eigen::DenseBase<Derived>& x) {
     return Matrix<Scalar>(x.derived());
   }
+  template <typename Scalar>
+  static const Eigen::MatrixX<Scalar>& toHost(const Eigen::MatrixX<Scalar>& m) {
+    return m;
+  }
   /** Whether an expression would have to be copied from another place. */
   template <typename Xpr>
   static constexpr bool kIsElsewhere = false;

@@ -78,6 +78,10 @@ struct Device {
   static Matrix<Scalar> fromHost(const Eigen::DenseBase<Derived>& x) {
     return Matrix<Scalar>::fromHost(x);
   }
+  template <typename Scalar>
+  static Eigen::MatrixX<Scalar> toHost(const gpu::DeviceMatrix<Scalar>& m) {
+    return m.toHost();
+  }
   template <typename Xpr>
   static constexpr bool kIsElsewhere = decltype(internal::isEigen(static_cast<Xpr*>(nullptr)))::value;
 
