@@ -108,10 +108,10 @@ void crossEntropyForward(const CrossEntropy& op, Context& context) {
 }
 
 void crossEntropyBackward(const CrossEntropyBackward& op, Context& context) {
-  assert((op.dlogits.data != op.logits.data || !op.accumulate) &&
-         "crossEntropyBackward: a gradient in place of the logits cannot accumulate");
   const Walk walk({op.logits, asConst(op.dlogits)});
   if (walk.empty()) return;
+  assert((op.dlogits.data != op.logits.data || !op.accumulate) &&
+         "crossEntropyBackward: a gradient in place of the logits cannot accumulate");
   dispatchWalk(walk, [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
     constexpr int kWidth = decltype(width)::value;

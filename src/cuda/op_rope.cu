@@ -48,9 +48,9 @@ __global__ void __launch_bounds__(kThreads)
 void rope(const Rope& op, Context& context) {
   assert(op.headDim > 0 && op.headDim % 2 == 0 && op.x.rows % op.headDim == 0 &&
          "rope: rows are not a multiple of an even head dimension");
-  assert((op.x.data != op.y.data || !op.accumulate) && "rope: a result in place cannot accumulate");
   const Walk walk({op.x, asConst(op.y)});
   if (walk.empty()) return;
+  assert((op.x.data != op.y.data || !op.accumulate) && "rope: a result in place cannot accumulate");
   const RopeTableView table = {op.cos, op.sin, op.headDim / 2, op.maxPositions};
   const Index pairsPerToken = walk.rows / 2, pairs = pairsPerToken * walk.cols;
   const LaunchShape shape = {dim3(gridFor((pairs + kThreads - 1) / kThreads)), kThreads};
