@@ -92,11 +92,13 @@ bool addsToItself(const DenseProduct& p) {
 }
 
 /** Whether cuBLASLt's alpha, beta and C say it all. sign·alpha is exact for a sign of ±1. A factor of 0 would keep
- * cuBLASLt from reading what it scales, and NaNs in there would be lost. */
+ * cuBLASLt from reading what it scales, and NaNs in there would be lost. Only to float is C added: some of its 16-bit
+ * kernels round the product before they add. */
 bool fitsCublasLt(const DenseProduct& p) {
   const Epilogue& e = p.epilogue;
   const bool scales = isLinear(e) && e.alpha != 0 && (e.sign == 1 || e.sign == -1);
-  const bool adds = !e.residual.data || (e.residualSign != 0 && hasContiguousColumns(e.residual));
+  const bool adds =
+      !e.residual.data || (p.y.scalar == ScalarType::kFloat && e.residualSign != 0 && hasContiguousColumns(e.residual));
   return scales && adds && p.a.cols > 0 && storesAs(p) && hasContiguousColumns(p.y);
 }
 

@@ -101,7 +101,7 @@ struct NormTerms {
   const float* inverse;
   const float* center;
 
-  __device__ __forceinline__ void operator()(Index i, Index t, float (&sums)[kCount][kWidth]) const {
+  __device__ __forceinline__ void operator()(Index i, Index t, double (&sums)[kCount][kWidth]) const {
     const float r = inverse[t], c = kCentered ? center[t] : 0.0f;
     float v[kWidth], d[kWidth];
     load(x(t) + i, v);

@@ -93,7 +93,7 @@ struct Entries {
   static constexpr int kWidth = kWidth_, kCount = 1;
   Columns<const T> x;
 
-  __device__ __forceinline__ void operator()(Index i, Index t, float (&sums)[1][kWidth]) const {
+  __device__ __forceinline__ void operator()(Index i, Index t, double (&sums)[1][kWidth]) const {
     float v[kWidth];
     load(x(t) + i, v);
 #pragma unroll

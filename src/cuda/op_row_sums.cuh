@@ -23,27 +23,30 @@ constexpr unsigned kRowSumThreads = 128;
 /** \tparam Terms  terms(i, t, sums) adds the terms of kWidth features from i on and token t to each of kCount sums */
 template <typename Terms>
 __global__ void __launch_bounds__(kRowSumThreads)
-    partialRowSumsKernel(const Terms terms, Index rows, Index cols, Index chunk, float* partials) {
+    partialRowSumsKernel(const Terms terms, Index rows, Index cols, Index chunk, double* partials) {
   constexpr int kWidth = Terms::kWidth, kCount = Terms::kCount;
   const Index step = Index{gridDim.x} * blockDim.x * kWidth;
   const Index begin = Index{blockIdx.y} * chunk, end = begin + chunk < cols ? begin + chunk : cols;
   for (Index i = (Index{blockIdx.x} * blockDim.x + threadIdx.x) * kWidth; i < rows; i += step) {
-    float sums[kCount][kWidth] = {};
+    double sums[kCount][kWidth] = {};
     for (Index t = begin; t < end; ++t) terms(i, t, sums);
 #pragma unroll
-    for (int n = 0; n < kCount; ++n) store(partials + (n * Index{gridDim.y} + blockIdx.y) * rows + i, sums[n]);
+    for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) partials[(n * Index{gridDim.y} + blockIdx.y) * rows + i + k] = sums[n][k];
+    }
   }
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kRowSumThreads)
-    finishRowSumsKernel(const float* partials, Index rows, Index chunks, T* totals, bool accumulate) {
+    finishRowSumsKernel(const double* partials, Index rows, Index chunks, T* totals, bool accumulate) {
   const Index step = Index{gridDim.x} * blockDim.x;
   for (Index i = Index{blockIdx.x} * blockDim.x + threadIdx.x; i < rows; i += step) {
-    float sum = 0;
+    double sum = 0;
 #pragma unroll 8
     for (Index c = 0; c < chunks; ++c) sum += partials[c * rows + i];
-    const float v[1] = {sum};
+    const float v[1] = {static_cast<float>(sum)};
     store(totals + i, v, accumulate);
   }
 }
@@ -61,7 +64,7 @@ void launchRowSums(const char* name, const Terms& terms, Index rows, Index cols,
   if (rows <= 0) return;
   const Index chunk = std::max(kMinChunk, (cols + kMaxChunks - 1) / kMaxChunks), chunks = (cols + chunk - 1) / chunk;
   Scratch scratch(context);
-  float* const partials = scratch.array<float>(Terms::kCount * chunks * rows);
+  double* const partials = scratch.array<double>(Terms::kCount * chunks * rows);
   const auto blocksFor = [](Index threads) { return gridFor((threads + kRowSumThreads - 1) / kRowSumThreads); };
   if (chunks > 0)
     launch(name, partialRowSumsKernel<Terms>,

@@ -8,7 +8,7 @@
 
 #include <src/cuda/device_lowering.h>
 #include <src/cuda/int8_product.h>
-#include <src/cuda/optimizer.h>
+#include <eigen_q/src/gpu/OptimizerKernels.h>
 #include <src/cuda/quantizers.h>
 
 #include "Backend.h"
