@@ -274,7 +274,7 @@ void launch(Launch& l, Context& context) {
 
 }  // namespace
 
-const char* lacksForDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context) {
+const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context) {
   if (context.properties().major != 9 || context.properties().minor != 0) return "needs a device of sm_90a";
   if (p.w.cols == 0) return "nothing to sum";
   if (p.w.cols > kInt8MaxDepth) return "32 bits may not hold the sums of so many columns";
@@ -283,12 +283,6 @@ const char* lacksForDecomposedWgmma(const DeviceDecomposedProduct& p, const Cont
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max() - 256;
   if (p.y.rows > kMost || p.y.cols > kMost) return "more rows than 32 bits count";
   return nullptr;
-}
-
-const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context) {
-  if (const char* why = lacksForDecomposedWgmma(p, context)) return why;
-  const Index tiles = ceilDiv(p.y.rows, kTileP) * ceilDiv(p.y.cols, 128);
-  return 2 * tiles < context.multiprocessors() ? "too few tiles to fill the device" : nullptr;
 }
 
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context) {

@@ -19,8 +19,6 @@ inline bool hasAlignedRows(const WeightView& w) {
 
 const char* refuseDecomposedDecode(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedDecode(const DeviceDecomposedProduct& p, Context& context);
-/** What keeps the kernel from running at all; it refuses products that it is too coarse for, too. */
-const char* lacksForDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context);
 const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context);
 const char* refuseDecomposedCublasLt(const DeviceDecomposedProduct& p, const Context& context);

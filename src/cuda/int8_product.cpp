@@ -218,11 +218,8 @@ void runDecomposedCublasLt(const DeviceDecomposedProduct& p, Context& context) {
 const char* refuseDecomposedReference(const DeviceDecomposedProduct&, const Context&) { return nullptr; }
 
 #ifndef EIGENQ_HAVE_SM90A
-const char* lacksForDecomposedWgmma(const DeviceDecomposedProduct&, const Context&) {
+const char* refuseDecomposedWgmma(const DeviceDecomposedProduct&, const Context&) {
   return "this build has no code for sm_90a";
-}
-const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& c) {
-  return lacksForDecomposedWgmma(p, c);
 }
 void runDecomposedWgmma(const DeviceDecomposedProduct&, Context&) { assert(false && "refused everything"); }
 #endif
@@ -234,9 +231,6 @@ void runInt8Decode(const QuantizedProduct& p, Context& c) { quantizeAndRun(runDe
 
 const char* refuseInt8Wgmma(const QuantizedProduct& p, const Context& c) {
   return refuseUnless(refuseDecomposedWgmma, p, c);
-}
-const char* lacksForInt8Wgmma(const QuantizedProduct& p, const Context& c) {
-  return refuseUnless(lacksForDecomposedWgmma, p, c);
 }
 void runInt8Wgmma(const QuantizedProduct& p, Context& c) { quantizeAndRun(runDecomposedWgmma, p, c); }
 

@@ -65,8 +65,6 @@ void runInt8DecodeFused(const QuantizedProduct& p, Context& context);
 const char* refuseInt8Decode(const QuantizedProduct& p, const Context& context);
 void runInt8Decode(const QuantizedProduct& p, Context& context);
 const char* refuseInt8Wgmma(const QuantizedProduct& p, const Context& context);
-/** What keeps it from running at all: refuseInt8Wgmma() without its preference for products with enough tiles. */
-const char* lacksForInt8Wgmma(const QuantizedProduct& p, const Context& context);
 void runInt8Wgmma(const QuantizedProduct& p, Context& context);
 const char* refuseInt8CublasLt(const QuantizedProduct& p, const Context& context);
 void runInt8CublasLt(const QuantizedProduct& p, Context& context);

@@ -239,7 +239,7 @@ struct Row {
 const Row kRows[] = {
     {"int8.decode.fused", ours::refuseInt8DecodeFused, ours::runInt8DecodeFused, true},
     {"int8.decode", ours::refuseInt8Decode, ours::runInt8Decode, true},
-    {"int8.wgmma", ours::lacksForInt8Wgmma, ours::runInt8Wgmma, false},
+    {"int8.wgmma", ours::refuseInt8Wgmma, ours::runInt8Wgmma, false},
     {"int8.cublaslt", ours::refuseInt8CublasLt, ours::runInt8CublasLt, true},
     {"int8.reference", ours::refuseInt8Reference, ours::runInt8Reference, true},
 };
