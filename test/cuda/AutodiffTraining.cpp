@@ -70,7 +70,8 @@ void stepsAgree(const char* what, const typename Optimizer::Options& options, in
   for (const auto& shape : std::vector<std::pair<Index, Index>>{{3, 5}, {67, 61}, {300, 211}}) {
     const MatrixXf host = afterSteps<Host, Optimizer>(options, shape.first, shape.second, false);
     const MatrixXf device = afterSteps<Device, Optimizer>(options, shape.first, shape.second, false);
-    const bool close = (device - host).cwiseAbs().maxCoeff() <= ulps * 0x1p-24f * host.cwiseAbs().maxCoeff();
+    const bool close =
+        (device - host).cwiseAbs().maxCoeff() <= static_cast<float>(ulps) * 0x1p-24f * host.cwiseAbs().maxCoeff();
     BOOST_TEST((ulps > 0 ? close : sameBits<float>(device, host)), what << " " << shape.first << "x" << shape.second
                                                                         << ": differs by up to "
                                                                         << (device - host).cwiseAbs().maxCoeff());
