@@ -290,7 +290,7 @@ std::vector<int> manyShort() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(exactValuesAreThoseOfTheTape) {
+BOOST_AUTO_TEST_CASE(exactValuesAreThoseOfTheTape, *needsDevice()) {
   const Case c(ScalarType::kFloat, {4, 2, 8}, {1, 0, 5, 30});
   ad::Tape<double> tape;
   const auto q = tape.variable(c.in.q), k = tape.variable(c.in.k), v = tape.variable(c.in.v);
