@@ -16,10 +16,12 @@ using EigenQ::test::randomMatrix;
 namespace {
 
 /** One head of one sequence from the tape's elementary ops, whose gradients are checked on their own. */
-Var<double> explicitAttention(const Var<double>& q, const Var<double>& k, const Var<double>& v) {
+Var<double> explicitAttention(const Var<double>& q, const Var<double>& k, const Var<double>& v, Index window = 0) {
   const Index n = q.cols();
   MatrixXd mask = MatrixXd::Zero(n, n);  // keys × queries
-  for (Index query = 0; query < n; ++query) mask.col(query).tail(n - query - 1).setConstant(-1e30);
+  for (Index query = 0; query < n; ++query)
+    for (Index key = 0; key < n; ++key)
+      if (key > query || (window > 0 && key <= query - window)) mask(key, query) = -1e30;
   const Var<double> scores = transpose(k) * q / std::sqrt(static_cast<double>(q.rows()));
   return v * softmax(scores + q.tape().constant(mask));
 }
@@ -46,6 +48,9 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check({3, 1, 5}, integers({0, 2, 4}));
   check({2, 2, 2}, integers({0}));
   check({2, 2, 2}, integers({0, 0}));
+  check({4, 2, 2, 1}, integers({0, 3, 3, 7}));
+  check({3, 1, 2, 2}, integers({0, 2, 7}));
+  check({2, 2, 2, 5}, integers({0, 5, 6}));
 }
 
 BOOST_AUTO_TEST_CASE(onlySomeOperandsNeedAGradient) {
@@ -70,8 +75,8 @@ BOOST_AUTO_TEST_CASE(onlySomeOperandsNeedAGradient) {
 
 // 150 tokens are three blocks of queries, the last one partial.
 BOOST_AUTO_TEST_CASE(blocksAgreeWithTheExplicitFormula) {
-  for (Index tokens : {1, 63, 64, 65, 150}) {
-    const AttentionHeads h{1, 1, 5};
+  const auto check = [](Index tokens, Index window) {
+    const AttentionHeads h{1, 1, 5, window};
     const Qkv in(h, tokens);
     const MatrixXd seed = randomMatrix(5, tokens, 4);
     Tape<double> tape;
@@ -79,13 +84,29 @@ BOOST_AUTO_TEST_CASE(blocksAgreeWithTheExplicitFormula) {
     const Var<double> y = causalAttention(q, k, v, h, integers({0, static_cast<int>(tokens)}));
     tape.backward(y, seed);
     const Var<double> eq = tape.variable(in.q), ek = tape.variable(in.k), ev = tape.variable(in.v);
-    const Var<double> expected = explicitAttention(eq, ek, ev);
+    const Var<double> expected = explicitAttention(eq, ek, ev, window);
     tape.backward(expected, seed);
     expectClose(y.value(), expected.value(), 1e-13);
     expectClose(q.grad(), eq.grad(), 1e-12);
     expectClose(k.grad(), ek.grad(), 1e-12);
     expectClose(v.grad(), ev.grad(), 1e-12);
-  }
+  };
+  for (const Index tokens : {1, 63, 64, 65, 150}) check(tokens, 0);
+  for (const Index window : {1, 2, 63, 64, 65, 149, 150, 1000}) check(150, window);
+}
+
+// A block of queries does not read the keys that its window hides.
+BOOST_AUTO_TEST_CASE(hiddenKeysAreNotRead) {
+  const AttentionHeads h{1, 1, 2, 10};
+  const Qkv in(h, 200);
+  MatrixXd k = in.k, v = in.v;
+  k.leftCols(128 - 9).setConstant(std::nan(""));  // queries 128 … 191 and their windows begin a block
+  v.leftCols(128 - 9).setConstant(std::nan(""));
+  Tape<double> tape;
+  const auto attend = [&](const MatrixXd& keys, const MatrixXd& values) {
+    return causalAttention(tape.constant(in.q), tape.constant(keys), tape.constant(values), h, integers({0, 200}));
+  };
+  expectClose(attend(k, v).value().rightCols(72), attend(in.k, in.v).value().rightCols(72), 1e-14);
 }
 
 BOOST_AUTO_TEST_CASE(groupedHeadsAreExpandedHeads) {
@@ -150,6 +171,7 @@ BOOST_AUTO_TEST_CASE(badHeadsAndOffsetsAreRefused) {
   BOOST_CHECK_NO_THROW(attend({3, 3, 2}, {0, 3}));
   BOOST_CHECK_THROW(attend({3, 2, 2}, {0, 3}), std::invalid_argument);
   BOOST_CHECK_THROW(attend({3, 0, 2}, {0, 3}), std::invalid_argument);
+  BOOST_CHECK_THROW(attend({3, 3, 2, -1}, {0, 3}), std::invalid_argument);
   BOOST_CHECK_THROW(attend({3, 3, 2}, {}), std::invalid_argument);
   BOOST_CHECK_THROW(attend({3, 3, 2}, {0, 2}), std::invalid_argument);
   BOOST_CHECK_THROW(attend({3, 3, 2}, {1, 3}), std::invalid_argument);

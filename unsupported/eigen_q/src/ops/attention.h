@@ -17,6 +17,9 @@ struct AttentionHeads {
   Eigen::Index heads = 1;
   Eigen::Index kvHeads = 1;
   Eigen::Index headDim = 1;
+  /** 0: a token sees all earlier ones. w: itself and the w - 1 before it, key position > query position - w, which is
+   * what transformers' sliding_window_overlay says of a config's sliding_window. */
+  Eigen::Index window = 0;
 };
 
 namespace internal {
@@ -25,121 +28,175 @@ namespace internal {
 // product that fills it, the softmax and the product that consumes it.
 constexpr Eigen::Index kAttentionBlock = 64;
 
+/** Some consecutive queries of one head, and the keys that they see. */
+struct AttentionBlock {
+  Eigen::Index head, kvHead;
+  Eigen::Index key, keys;  // first column and count
+  Eigen::Index query, queries;
+  Eigen::Index position;  // of the first query, counted from the first key
+  Eigen::Index window;
+
+  /** Query j sees the block's keys begin(j) … end(j) - 1. */
+  Eigen::Index end(Eigen::Index j) const { return position + j + 1; }
+  Eigen::Index begin(Eigen::Index j) const { return window > 0 ? std::max<Eigen::Index>(0, end(j) - window) : 0; }
+};
+
+/** Queries from token \a position on, of a sequence whose keys start at column \a firstKey. */
+inline AttentionBlock attentionBlock(const AttentionHeads& heads, Eigen::Index head, Eigen::Index firstKey,
+                                     Eigen::Index position, Eigen::Index query, Eigen::Index queries) {
+  const Eigen::Index hidden = heads.window > 0 ? std::max<Eigen::Index>(0, position + 1 - heads.window) : 0;
+  return {head,
+          head / (heads.heads / heads.kvHeads),
+          firstKey + hidden,
+          position + queries - hidden,
+          query,
+          queries,
+          position - hidden,
+          heads.window};
+}
+
+/** Most keys that a block sees of a sequence of \a tokens. */
+inline Eigen::Index mostKeys(const AttentionHeads& heads, Eigen::Index tokens) {
+  return heads.window > 0 ? std::min(tokens, heads.window + kAttentionBlock - 1) : tokens;
+}
+
+/** The softmax of a column of scores in place. \returns the log-sum-exp */
+template <typename Column>
+auto softmaxInPlace(Column&& scores) {
+  const auto top = scores.maxCoeff();
+  scores = (scores.array() - top).exp();
+  const auto total = scores.sum();
+  scores /= total;
+  return top + std::log(total);
+}
+
 template <typename Scalar>
 class CausalAttention {
  public:
   using Matrix = Eigen::MatrixX<Scalar>;
   using In = Eigen::Map<const Matrix>;
   using Out = Eigen::Map<Matrix>;
+  using Block = AttentionBlock;
 
-  CausalAttention(const AttentionHeads& heads, const Eigen::Map<const Eigen::VectorXi>& offsets)
-      : m_heads(heads),
-        m_offsets(offsets),
-        m_scale(static_cast<Scalar>(1 / std::sqrt(static_cast<double>(heads.headDim)))) {}
+  explicit CausalAttention(const AttentionHeads& heads)
+      : m_heads(heads), m_scale(static_cast<Scalar>(1 / std::sqrt(static_cast<double>(heads.headDim)))) {}
 
-  /** o = attention(q, k, v); lse, heads×tokens: the log-sum-exp of each query's scores. */
-  void forward(const In& q, const In& k, const In& v, Scratch<Scalar>& scratch, Out o, Out lse) const {
-    Scalar* const buffer = scratch.matrix(longest(), kAttentionBlock).data();
-    forEachBlock([&](const Block& b) {
-      Out p(buffer, b.keys, b.queries);
-      scores(q, k, b, p);
-      for (Eigen::Index j = 0; j < b.queries; ++j) {
-        auto column = p.col(j).head(b.visible(j));
-        const Scalar top = column.maxCoeff();
-        column = (column.array() - top).exp();
-        const Scalar total = column.sum();
-        column /= total;
-        p.col(j).tail(b.keys - b.visible(j)).setZero();
-        lse(b.head, b.query + j) = top + std::log(total);
-      }
-      window(o, b.head, b.query, b.queries).noalias() = window(v, b.kvHead, b.key, b.keys) * p;
-    });
+  /** o of one block. \param buffer  keys×queries \param lse  null, or heads×tokens: the log-sum-exp of each query's
+   * scores. */
+  void attend(const In& q, const In& k, const In& v, const Block& b, Scalar* buffer, Out& o, Out* lse) const {
+    Out p(buffer, b.keys, b.queries);
+    scores(q, k, b, p);
+    for (Eigen::Index j = 0; j < b.queries; ++j) {
+      const Scalar norm = softmaxInPlace(visible(p, b, j));
+      hideOthers(p, b, j);
+      if (lse) (*lse)(b.head, b.query + j) = norm;
+    }
+    part(o, b.head, b.query, b.queries).noalias() = part(v, b.kvHead, b.key, b.keys) * p;
+  }
+
+  /** o of one query of every head; \a b is the block of any of them. The heads of a group share their keys, so that
+   * they are the columns of one product. \param buffer  keys×(heads / kvHeads) */
+  void attendOne(const In& q, const In& k, const In& v, const Block& b, Scalar* buffer, Out& o) const {
+    const Eigen::Index group = m_heads.heads / m_heads.kvHeads;
+    for (Eigen::Index h = 0; h < m_heads.kvHeads; ++h) {
+      const Eigen::Index first = b.query * q.rows() + h * group * m_heads.headDim;
+      Out p(buffer, b.keys, group);
+      p.noalias() = part(k, h, b.key, b.keys).transpose() * (m_scale * In(q.data() + first, m_heads.headDim, group));
+      for (Eigen::Index j = 0; j < group; ++j) softmaxInPlace(p.col(j));
+      Out(o.data() + first, m_heads.headDim, group).noalias() = part(v, h, b.key, b.keys) * p;
+    }
+  }
+
+  /** o = attention(q, k, v) of packed sequences. */
+  void forward(const In& q, const In& k, const In& v, const Eigen::Map<const Eigen::VectorXi>& offsets,
+               Scratch<Scalar>& scratch, Out o, Out lse) const {
+    Scalar* const buffer = scratch.matrix(mostKeys(m_heads, longest(offsets)), kAttentionBlock).data();
+    forEachBlock(offsets, [&](const Block& b) { attend(q, k, v, b, buffer, o, &lse); });
   }
 
   /** Adds to dq, dk, dv where they are not null. P is recomputed from lse. With D = Σ ō ∘ o for each query:
    * v̄ += ō Pᵀ,  S̄ = P ∘ (vᵀ ō - D),  q̄ += k S̄·scale,  k̄ += q S̄ᵀ·scale. */
   void backward(const In& q, const In& k, const In& v, const In& o, const In& lse, const In& d_o,
-                Scratch<Scalar>& scratch, Out* dq, Out* dk, Out* dv) const {
-    Scalar* const buffer = scratch.matrix(longest(), kAttentionBlock).data();
-    Scalar* const dBuffer = scratch.matrix(longest(), kAttentionBlock).data();
-    forEachBlock([&](const Block& b) {
+                const Eigen::Map<const Eigen::VectorXi>& offsets, Scratch<Scalar>& scratch, Out* dq, Out* dk,
+                Out* dv) const {
+    const Eigen::Index most = mostKeys(m_heads, longest(offsets));
+    Scalar* const buffer = scratch.matrix(most, kAttentionBlock).data();
+    Scalar* const dBuffer = scratch.matrix(most, kAttentionBlock).data();
+    forEachBlock(offsets, [&](const Block& b) {
       Out p(buffer, b.keys, b.queries);
       Out ds(dBuffer, b.keys, b.queries);
       scores(q, k, b, p);
       for (Eigen::Index j = 0; j < b.queries; ++j) {
-        auto column = p.col(j).head(b.visible(j)).array();
+        auto column = visible(p, b, j).array();
         column = (column - lse(b.head, b.query + j)).exp();
-        p.col(j).tail(b.keys - b.visible(j)).setZero();
+        hideOthers(p, b, j);
       }
-      const auto dOut = window(d_o, b.head, b.query, b.queries);
-      if (dv) window(*dv, b.kvHead, b.key, b.keys).noalias() += dOut * p.transpose();
+      const auto dOut = part(d_o, b.head, b.query, b.queries);
+      if (dv) part(*dv, b.kvHead, b.key, b.keys).noalias() += dOut * p.transpose();
       if (!dq && !dk) return;
-      ds.noalias() = window(v, b.kvHead, b.key, b.keys).transpose() * dOut;
-      const auto out = window(o, b.head, b.query, b.queries);
+      ds.noalias() = part(v, b.kvHead, b.key, b.keys).transpose() * dOut;
+      const auto out = part(o, b.head, b.query, b.queries);
       for (Eigen::Index j = 0; j < b.queries; ++j)
         ds.col(j).array() = m_scale * p.col(j).array() * (ds.col(j).array() - dOut.col(j).dot(out.col(j)));
-      if (dq) window(*dq, b.head, b.query, b.queries).noalias() += window(k, b.kvHead, b.key, b.keys) * ds;
-      if (dk) window(*dk, b.kvHead, b.key, b.keys).noalias() += window(q, b.head, b.query, b.queries) * ds.transpose();
+      if (dq) part(*dq, b.head, b.query, b.queries).noalias() += part(k, b.kvHead, b.key, b.keys) * ds;
+      if (dk) part(*dk, b.kvHead, b.key, b.keys).noalias() += part(q, b.head, b.query, b.queries) * ds.transpose();
     });
   }
 
  private:
-  /** Some consecutive queries of one head of one sequence, and the keys up to the last of them. */
-  struct Block {
-    Eigen::Index head, kvHead;
-    Eigen::Index key, keys;  // first column and count
-    Eigen::Index query, queries;
-    /** How many of the block's keys query j may see: those up to its own position. */
-    Eigen::Index visible(Eigen::Index j) const { return query + j - key + 1; }
-  };
-
   template <typename F>
-  void forEachBlock(const F& f) const {
-    const Eigen::Index group = m_heads.heads / m_heads.kvHeads;
-    for (Eigen::Index s = 0; s + 1 < m_offsets.size(); ++s)
+  void forEachBlock(const Eigen::Map<const Eigen::VectorXi>& offsets, const F& f) const {
+    for (Eigen::Index s = 0; s + 1 < offsets.size(); ++s)
       for (Eigen::Index h = 0; h < m_heads.heads; ++h)
-        for (Eigen::Index t = m_offsets(s); t < m_offsets(s + 1); t += kAttentionBlock) {
-          const Eigen::Index end = std::min<Eigen::Index>(t + kAttentionBlock, m_offsets(s + 1));
-          f(Block{h, h / group, m_offsets(s), end - m_offsets(s), t, end - t});
-        }
+        for (Eigen::Index t = offsets(s); t < offsets(s + 1); t += kAttentionBlock)
+          f(attentionBlock(m_heads, h, offsets(s), t - offsets(s), t,
+                           std::min<Eigen::Index>(kAttentionBlock, offsets(s + 1) - t)));
   }
 
   /** One head (rows) of some tokens (columns). */
   template <typename M>
-  auto window(M& m, Eigen::Index head, Eigen::Index token, Eigen::Index tokens) const {
+  auto part(M& m, Eigen::Index head, Eigen::Index token, Eigen::Index tokens) const {
     return m.block(head * m_heads.headDim, token, m_heads.headDim, tokens);
   }
 
-  void scores(const In& q, const In& k, const Block& b, Out& s) const {
-    s.noalias() = window(k, b.kvHead, b.key, b.keys).transpose() * (m_scale * window(q, b.head, b.query, b.queries));
+  static auto visible(Out& p, const Block& b, Eigen::Index j) {
+    return p.col(j).segment(b.begin(j), b.end(j) - b.begin(j));
+  }
+  static void hideOthers(Out& p, const Block& b, Eigen::Index j) {
+    p.col(j).head(b.begin(j)).setZero();
+    p.col(j).tail(b.keys - b.end(j)).setZero();
   }
 
-  Eigen::Index longest() const {
+  void scores(const In& q, const In& k, const Block& b, Out& s) const {
+    s.noalias() = part(k, b.kvHead, b.key, b.keys).transpose() * (m_scale * part(q, b.head, b.query, b.queries));
+  }
+
+  static Eigen::Index longest(const Eigen::Map<const Eigen::VectorXi>& offsets) {
     Eigen::Index n = 0;
-    for (Eigen::Index s = 0; s + 1 < m_offsets.size(); ++s)
-      n = std::max<Eigen::Index>(n, m_offsets(s + 1) - m_offsets(s));
+    for (Eigen::Index s = 0; s + 1 < offsets.size(); ++s) n = std::max<Eigen::Index>(n, offsets(s + 1) - offsets(s));
     return n;
   }
 
   AttentionHeads m_heads;
-  Eigen::Map<const Eigen::VectorXi> m_offsets;
   Scalar m_scale;
 };
 
-inline void checkHeads(const AttentionHeads& h) {
-  if (h.kvHeads < 1 || h.heads < 1 || h.headDim < 1 || h.heads % h.kvHeads != 0)
-    throw std::invalid_argument("causalAttention: expected positive sizes and heads a multiple of kvHeads, found " +
+inline void checkHeads(const char* op, const AttentionHeads& h) {
+  if (h.kvHeads < 1 || h.heads < 1 || h.headDim < 1 || h.heads % h.kvHeads != 0 || h.window < 0)
+    throw std::invalid_argument(std::string(op) +
+                                ": expected positive sizes, heads a multiple of kvHeads and a window of 0 or more, "
+                                "found " +
                                 std::to_string(h.heads) + " heads, " + std::to_string(h.kvHeads) +
-                                " kvHeads, headDim " + std::to_string(h.headDim));
+                                " kvHeads, headDim " + std::to_string(h.headDim) + ", window " +
+                                std::to_string(h.window));
 }
 
-inline void checkAttention(const AttentionHeads& h, const Eigen::Ref<const Eigen::VectorXi>& offsets,
-                           Eigen::Index tokens) {
-  checkHeads(h);
+/** Throws std::invalid_argument unless they ascend from 0 to \a tokens. */
+inline void checkOffsets(const char* op, const Eigen::Ref<const Eigen::VectorXi>& offsets, Eigen::Index tokens) {
   bool ascending = offsets.size() > 0 && offsets(0) == 0 && offsets(offsets.size() - 1) == tokens;
   for (Eigen::Index i = 1; ascending && i < offsets.size(); ++i) ascending = offsets(i - 1) <= offsets(i);
   if (!ascending)
-    throw std::invalid_argument("causalAttention: expected sequence offsets that ascend from 0 to the " +
+    throw std::invalid_argument(std::string(op) + ": expected sequence offsets that ascend from 0 to the " +
                                 std::to_string(tokens) + " tokens");
 }
 
@@ -157,24 +214,27 @@ void assertAttentionShapes(const V& q, const V& k, const V& v, const AttentionHe
 }  // namespace internal
 
 /** Causal softmax attention over packed sequences: softmax(kᵀ q / √headDim), each token over itself and the earlier
- * tokens of its own sequence.
+ * tokens of its own sequence, or with a window the last of them. With a window the cost grows with tokens·window.
  * \param q  (heads·headDim)×tokens. \param k, v  (kvHeads·headDim)×tokens.
  * \param offsets  sequence s is the columns offsets(s) … offsets(s + 1) - 1; the first is 0, the last is tokens.
  * Saves one log-sum-exp per head and token; scores are recomputed in blocks, never stored as a whole.
  * Throws std::invalid_argument for heads or offsets that do not fit.
- * Sources: Ainslie et al., GQA, arXiv:2305.13245; Dao, FlashAttention-2, arXiv:2307.08691. */
+ * Sources: Ainslie et al., GQA, arXiv:2305.13245; Dao, FlashAttention-2, arXiv:2307.08691; the window: Jiang et al.,
+ * Mistral 7B, arXiv:2310.06825. */
 template <typename Scalar>
 Var<Scalar> causalAttention(const Var<Scalar>& q, const Var<Scalar>& k, const Var<Scalar>& v,
                             const AttentionHeads& heads, const Eigen::Ref<const Eigen::VectorXi>& offsets) {
-  internal::checkAttention(heads, offsets, q.cols());
+  internal::checkHeads("causalAttention", heads);
+  internal::checkOffsets("causalAttention", offsets, q.cols());
   internal::assertAttentionShapes(q, k, v, heads);
   Tape<Scalar>& tape = q.tape();
-  const internal::CausalAttention<Scalar> attention(heads, tape.keep(offsets));
+  const internal::CausalAttention<Scalar> attention(heads);
+  const auto kept = tape.keep(offsets);
   ArenaMatrix<Scalar> o = tape.newMatrix(q.rows(), q.cols());
   ArenaMatrix<Scalar> lse = tape.newMatrix(heads.heads, q.cols());
   {
     Scratch<Scalar> scratch(tape);
-    attention.forward(q.value(), k.value(), v.value(), scratch, o, lse);
+    attention.forward(q.value(), k.value(), v.value(), kept, scratch, o, lse);
   }
   return tape.record("causalAttention", {q, k, v}, o, [=](const auto& dy, const auto& y) {
     using Map = Eigen::Map<Eigen::MatrixX<Scalar>>;
@@ -183,7 +243,7 @@ Var<Scalar> causalAttention(const Var<Scalar>& q, const Var<Scalar>& k, const Va
     const auto orNull = [](const Var<Scalar>& x, Map& grad) { return x.requiresGrad() ? &grad : nullptr; };
     const Eigen::Map<const Eigen::MatrixX<Scalar>> saved(lse.data(), lse.rows(), lse.cols());
     Scratch<Scalar> scratch(q.tape());
-    attention.backward(q.value(), k.value(), v.value(), y, saved, dy, scratch, orNull(q, dq), orNull(k, dk),
+    attention.backward(q.value(), k.value(), v.value(), y, saved, dy, kept, scratch, orNull(q, dq), orNull(k, dk),
                        orNull(v, dv));
   });
 }

@@ -149,7 +149,7 @@ template <typename Scalar>
 Var<Scalar, Device> causalAttention(const Var<Scalar, Device>& q, const Var<Scalar, Device>& k,
                                     const Var<Scalar, Device>& v, const AttentionHeads& heads,
                                     const gpu::DeviceView<const int>& offsets) {
-  internal::checkHeads(heads);
+  internal::checkHeads("causalAttention", heads);
   internal::assertAttentionShapes(q, k, v, heads);
   Tape<Scalar, Device>& tape = q.tape();
   gpu::Context& context = tape.context();
@@ -188,7 +188,8 @@ template <typename Scalar>
 Var<Scalar, Device> causalAttention(const Var<Scalar, Device>& q, const Var<Scalar, Device>& k,
                                     const Var<Scalar, Device>& v, const AttentionHeads& heads,
                                     const Eigen::Ref<const Eigen::VectorXi>& offsets) {
-  internal::checkAttention(heads, offsets, q.cols());
+  internal::checkHeads("causalAttention", heads);
+  internal::checkOffsets("causalAttention", offsets, q.cols());
   return causalAttention(q, k, v, heads, q.tape().keep(offsets));
 }
 
