@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MPL-2.0
+// One projection of the decoder, whatever its weight is stored as.
+#ifndef EIGENQ_LLM_LINEAR_H
+#define EIGENQ_LLM_LINEAR_H
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "Weight.h"
+
+namespace EigenQ {
+namespace llm {
+
+/** A low-rank update scale·B A beside a weight. */
+template <typename Scalar, typename Place = ad::Host>
+struct Adapter {
+  using Parameter = ad::Parameter<internal::MasterOf<Scalar>, Place>;
+
+  Parameter a;  // r×in
+  Parameter b;  // out×r
+  ad::LoraOptions options;
+};
+
+/** y = W x + c, or W x + c + scale·B A dropout(x) where an adapter is attached. W is out×in.
+ * A tape refers to it by address until its next clear(). */
+template <typename Scalar_, typename Place_ = ad::Host>
+class Linear {
+ public:
+  using Scalar = Scalar_;
+  using Place = Place_;
+  using Var = ad::Var<Scalar, Place>;
+  using Dense = DenseWeight<Scalar, Place>;
+
+  Linear() = default;
+  /** \param name  the module's path, "model.layers.0.self_attn.q_proj"
+   *  \param bias  out×1, or 0×0 for none */
+  Linear(std::string name, HostWeight&& weight, const Eigen::Ref<const Eigen::MatrixXf>& bias = Eigen::MatrixXf())
+      : m_name(std::move(name)), m_weight(placed(std::move(weight))) {
+    if (bias.size() > 0) m_bias.emplace(bias, m_name + ".bias");
+  }
+
+  Var operator()(const Var& x) {
+    return std::visit([&](auto& w) { return apply(w, x); }, m_weight);
+  }
+
+  const std::string& name() const { return m_name; }
+  /** The last part of the name, "q_proj": what adapters name as their target. */
+  std::string shortName() const { return m_name.substr(m_name.rfind('.') + 1); }
+  Index rows() const {
+    return std::visit([](const auto& w) { return static_cast<Index>(w.rows()); }, m_weight);
+  }
+  Index cols() const {
+    return std::visit([](const auto& w) { return static_cast<Index>(w.cols()); }, m_weight);
+  }
+
+  const Weight<Scalar, Place>& weight() const { return m_weight; }
+  void setWeight(HostWeight&& weight) { m_weight = placed(std::move(weight)); }
+  bool isQuantized() const { return !std::holds_alternative<Dense>(m_weight); }
+  /** The weight on the host, quantised as it is. From a device it waits for the current context. */
+  HostWeight hostWeight() const {
+    return std::visit([](const auto& w) { return onHost(w); }, m_weight);
+  }
+
+  Dense* denseWeight() { return std::get_if<Dense>(&m_weight); }
+  Dense* bias() { return m_bias ? &*m_bias : nullptr; }
+  const Dense* bias() const { return m_bias ? &*m_bias : nullptr; }
+
+  std::optional<Adapter<Scalar, Place>>& adapter() { return m_adapter; }
+  const std::optional<Adapter<Scalar, Place>>& adapter() const { return m_adapter; }
+
+  /** Bytes of weight and bias as they are stored, statistics included. */
+  Index sizeInBytes() const {
+    return std::visit([](const auto& w) { return bytesOf(w); }, m_weight) + (m_bias ? m_bias->sizeInBytes() : 0);
+  }
+
+ private:
+  using Quantized = internal::QuantizedIn<Place>;
+  using Int8 = typename Quantized::Int8;
+
+  template <typename W>
+  Var apply(W& w, const Var& x) {
+    if constexpr (std::is_same_v<W, Dense>)
+      return multiply(w.on(x.tape()), x);
+    else if constexpr (std::is_same_v<W, LlmInt8Weight<Int8>>)
+      return multiply(w.codes.withThreshold(w.threshold), x);
+    else
+      return multiply(w, x);
+  }
+  template <typename W>
+  Var multiply(W&& w, const Var& x) {
+    const Var c = m_bias ? m_bias->on(x.tape()) : Var();
+    if (!m_adapter) return ad::linear(std::forward<W>(w), x, c);
+    ad::LoraOptions options = m_adapter->options;
+    if (!x.tape().gradEnabled()) options.dropout = 0;  // under a NoGradGuard nobody trains
+    return ad::loraLinear(std::forward<W>(w), m_adapter->a, m_adapter->b, x, options, c);
+  }
+
+  Weight<Scalar, Place> placed(HostWeight&& weight) const {
+    return std::visit([this](auto& w) -> Weight<Scalar, Place> { return place(std::move(w)); }, weight);
+  }
+  Dense place(Eigen::MatrixXf&& w) const { return Dense(w, m_name + ".weight"); }
+  LlmInt8Weight<Int8> place(LlmInt8Weight<Int8Matrix>&& w) const {
+    return {Quantized::fromHost(std::move(w.codes)), w.threshold};
+  }
+  template <typename W>
+  auto place(W&& w) const {
+    return Quantized::fromHost(std::move(w));
+  }
+
+  static HostWeight onHost(const Dense& w) { return w.toHost(); }
+  static HostWeight onHost(const LlmInt8Weight<Int8>& w) {
+    return LlmInt8Weight<Int8Matrix>{Quantized::toHost(w.codes), w.threshold};
+  }
+  template <typename W>
+  static HostWeight onHost(const W& w) {
+    return Quantized::toHost(w);
+  }
+
+  static Index bytesOf(const Dense& w) { return w.sizeInBytes(); }
+  static Index bytesOf(const LlmInt8Weight<Int8>& w) { return Quantized::sizeInBytes(w.codes); }
+  template <typename W>
+  static Index bytesOf(const W& w) {
+    return Quantized::sizeInBytes(w);
+  }
+
+  std::string m_name;
+  Weight<Scalar, Place> m_weight;
+  std::optional<Dense> m_bias;
+  std::optional<Adapter<Scalar, Place>> m_adapter;
+};
+
+}  // namespace llm
+}  // namespace EigenQ
+
+#endif  // EIGENQ_LLM_LINEAR_H

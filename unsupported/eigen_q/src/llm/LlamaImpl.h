@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MPL-2.0
+#ifndef EIGENQ_LLM_LLAMA_IMPL_H
+#define EIGENQ_LLM_LLAMA_IMPL_H
+
+#include "Llama.h"
+
+namespace EigenQ {
+namespace llm {
+
+namespace internal {
+/** Eᵀ H: the scores of tied embeddings. \param e  hidden×vocabulary. Pullback: Ē += H Ȳᵀ, H̄ += E Ȳ. */
+template <typename Scalar, typename Place>
+ad::Var<Scalar, Place> tiedLogits(const ad::Var<Scalar, Place>& e, const ad::Var<Scalar, Place>& h) {
+  eigen_assert(e.rows() == h.rows() && "tiedLogits: inner dimensions differ");
+  return h.tape().record("tiedLogits", {e, h}, e.value().transpose() * h.value(), [=](const auto& dy) {
+    h.addGrad(e.value() * dy);
+    e.addGrad(h.value() * dy.transpose());
+  });
+}
+}  // namespace internal
+
+template <typename Scalar, typename Place>
+Llama<Scalar, Place>::Llama(WeightSource& source, Index maxPositions)
+    : m_config(source.config()),
+      m_rope(m_config.ropeFrequencies(), maxPositions > 0 ? maxPositions : m_config.maxPositionEmbeddings,
+             source.ropePairs()),
+      m_embedding(source.embedding("model.embed_tokens.weight", m_config.hiddenSize, m_config.vocabSize),
+                  "model.embed_tokens.weight") {
+  m_layers.reserve(static_cast<std::size_t>(m_config.numHiddenLayers));
+  for (Index i = 0; i < m_config.numHiddenLayers; ++i) m_layers.push_back(makeLayer(source, i));
+  m_norm = makeNorm(source, "model.norm");
+  if (!m_config.tieWordEmbeddings)
+    m_head = makeLinear(source, "lm_head", m_config.vocabSize, m_config.hiddenSize, /*bias=*/false);
+  source.finish();
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::makeLayer(WeightSource& source, Index i) const -> Layer {
+  const LlamaConfig& c = m_config;
+  const std::string at = "model.layers." + std::to_string(i) + ".";
+  const std::string attention = at + "self_attn.", mlp = at + "mlp.";
+  const Index hidden = c.hiddenSize, ffn = c.intermediateSize;
+  const Index queries = c.numAttentionHeads * c.headDim, keys = c.numKeyValueHeads * c.headDim;
+  Layer layer;
+  layer.attentionNorm = makeNorm(source, at + "input_layernorm");
+  layer.query = makeLinear(source, attention + "q_proj", queries, hidden, c.hasQueryKeyValueBias());
+  layer.key = makeLinear(source, attention + "k_proj", keys, hidden, c.hasQueryKeyValueBias());
+  layer.value = makeLinear(source, attention + "v_proj", keys, hidden, c.hasQueryKeyValueBias());
+  layer.output = makeLinear(source, attention + "o_proj", hidden, queries, c.hasOutputBias());
+  layer.ffnNorm = makeNorm(source, at + "post_attention_layernorm");
+  layer.gate = makeLinear(source, mlp + "gate_proj", ffn, hidden, c.hasMlpBias());
+  layer.up = makeLinear(source, mlp + "up_proj", ffn, hidden, c.hasMlpBias());
+  layer.down = makeLinear(source, mlp + "down_proj", hidden, ffn, c.hasMlpBias());
+  return layer;
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::makeNorm(WeightSource& source, const std::string& module) const -> Dense {
+  return Dense(source.vector(module + ".weight", m_config.hiddenSize), module + ".weight");
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::makeLinear(WeightSource& source, const std::string& module, Index out, Index in,
+                                      bool bias) const -> Projection {
+  Eigen::MatrixXf b;
+  if (bias) b = source.vector(module + ".bias", out);
+  return Projection(module, source.projection(module, out, in), b);
+}
+
+template <typename Scalar, typename Place>
+template <typename Integers, typename Attend>
+auto Llama<Scalar, Place>::block(Layer& layer, Var x, const Integers& positions, const Attend& attend) -> Var {
+  const Var h = rmsNorm(x, layer.attentionNorm.on(x.tape()), m_config.rmsNormEps);
+  const Var q = rope(layer.query(h), m_rope, positions);
+  const Var k = rope(layer.key(h), m_rope, positions);
+  x = x + layer.output(attend(q, k, layer.value(h)));
+  const Var g = rmsNorm(x, layer.ffnNorm.on(x.tape()), m_config.rmsNormEps);
+  return x + layer.down(swiglu(layer.gate(g), layer.up(g)));
+}
+
+template <typename Scalar, typename Place>
+template <typename Integers, typename Attend>
+auto Llama<Scalar, Place>::run(Tape& tape, const Integers& tokens, const Integers& positions, const Attend& attend,
+                               const ForwardOptions& options) -> Var {
+  (void)options;
+  Var x = ad::embedding(tape, m_embedding.on(tape), tokens);
+  for (std::size_t i = 0; i < m_layers.size(); ++i)
+    x = block(m_layers[i], x, positions, [&attend, i](const Var& q, const Var& k, const Var& v) {
+      return attend(static_cast<Index>(i), q, k, v);
+    });
+  return rmsNorm(x, m_norm.on(tape), m_config.rmsNormEps);
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::features(Tape& tape, const Batch& batch, const ForwardOptions& options) -> Var {
+  const auto attend = [&](Index layer, const Var& q, const Var& k, const Var& v) {
+    return causalAttention(q, k, v, attentionHeads(m_config, layer), batch.offsets);
+  };
+  return run(tape, batch.tokens, batch.positions, attend, options);
+}
+
+template <typename Scalar, typename Place>
+template <typename Integers>
+auto Llama<Scalar, Place>::features(Tape& tape, const Integers& tokens, Cache& cache,
+                                    const ad::CachedTokens<Integers>& where) -> Var {
+  const auto attend = [&](Index layer, const Var& q, const Var& k, const Var& v) {
+    appendToCache(cache.layer(layer), k, v, where);
+    return cachedAttention(q, cache.layer(layer), where);
+  };
+  return run(tape, tokens, where.positions, attend, {});
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::logits(const Var& features) -> Var {
+  return m_head ? (*m_head)(features) : internal::tiedLogits(m_embedding.on(features.tape()), features);
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::loss(Tape& tape, const Batch& batch, ad::Reduction reduction, const ForwardOptions& options)
+    -> Var {
+  return crossEntropy(logits(features(tape, batch, options)), batch.targets, kIgnoredTarget, reduction);
+}
+
+template <typename Scalar, typename Place>
+template <typename F>
+void Llama<Scalar, Place>::forEachLinear(const F& f) {
+  for (Layer& l : m_layers)
+    for (Projection* linear : {&l.query, &l.key, &l.value, &l.output, &l.gate, &l.up, &l.down}) f(*linear);
+  if (m_head) f(*m_head);
+}
+
+template <typename Scalar, typename Place>
+template <typename F>
+void Llama<Scalar, Place>::forEachDense(const F& f) {
+  f(m_embedding);
+  for (Layer& l : m_layers) {
+    f(l.attentionNorm);
+    f(l.ffnNorm);
+  }
+  f(m_norm);
+  forEachLinear([&f](Projection& linear) {
+    if (Dense* weight = linear.denseWeight()) f(*weight);
+    if (Dense* bias = linear.bias()) f(*bias);
+  });
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::find(const std::string& name) -> Projection* {
+  Projection* found = nullptr;
+  forEachLinear([&](Projection& linear) {
+    if (linear.name() == name) found = &linear;
+  });
+  return found;
+}
+
+template <typename Scalar, typename Place>
+auto Llama<Scalar, Place>::trainable() -> std::vector<Parameter*> {
+  std::vector<Parameter*> parameters;
+  forEachDense([&parameters](Dense& dense) {
+    if (Parameter* p = dense.parameter()) parameters.push_back(p);
+  });
+  forEachLinear([&parameters](Projection& linear) {
+    if (!linear.adapter()) return;
+    parameters.push_back(&linear.adapter()->a);
+    parameters.push_back(&linear.adapter()->b);
+  });
+  return parameters;
+}
+
+template <typename Scalar, typename Place>
+Index Llama<Scalar, Place>::sizeInBytes() {
+  Index bytes = m_embedding.sizeInBytes() + m_norm.sizeInBytes();
+  for (const Layer& l : m_layers) bytes += l.attentionNorm.sizeInBytes() + l.ffnNorm.sizeInBytes();
+  forEachLinear([&bytes](const Projection& linear) { bytes += linear.sizeInBytes(); });
+  return bytes;
+}
+
+}  // namespace llm
+}  // namespace EigenQ
+
+#endif  // EIGENQ_LLM_LLAMA_IMPL_H

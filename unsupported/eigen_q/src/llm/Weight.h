@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MPL-2.0
+// What a model's matrices are stored as.
+#ifndef EIGENQ_LLM_WEIGHT_H
+#define EIGENQ_LLM_WEIGHT_H
+
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include <eigen_q/Core>
+
+#include "../../Autodiff"
+
+namespace EigenQ {
+namespace llm {
+
+namespace internal {
+/** Parameters that train are in float where the tape computes in 16 bits. */
+template <typename Scalar>
+using MasterOf = std::conditional_t<sizeof(Scalar) == 2, float, Scalar>;
+
+/** The quantised matrices of a place, and how those of the host get there. */
+template <typename Place>
+struct QuantizedIn;
+
+template <>
+struct QuantizedIn<ad::Host> {
+  using Int8 = Int8Matrix;
+  template <FourBitType kType>
+  using FourBit = FourBitMatrix<kType>;
+
+  template <typename W>
+  static W fromHost(W&& w) {
+    return std::move(w);
+  }
+  template <typename W>
+  static const W& toHost(const W& w) {
+    return w;
+  }
+  template <typename W>
+  static Index sizeInBytes(const W& w) {
+    return w.sizeInBytes();
+  }
+};
+}  // namespace internal
+
+/** A dense matrix of a model: rounded to the tape's scalar while it is frozen, in float while it trains. */
+template <typename Scalar_, typename Place_ = ad::Host>
+class DenseWeight {
+ public:
+  using Scalar = Scalar_;
+  using Place = Place_;
+  using Frozen = ad::Parameter<Scalar, Place>;
+  using Master = ad::Parameter<internal::MasterOf<Scalar>, Place>;
+
+  DenseWeight() = default;
+  DenseWeight(const Eigen::Ref<const Eigen::MatrixXf>& value, const std::string& name, bool trainable = false) {
+    set(value, name, trainable);
+  }
+
+  Index rows() const { return trainable() ? m_master.rows() : m_frozen.rows(); }
+  Index cols() const { return trainable() ? m_master.cols() : m_frozen.cols(); }
+  const std::string& name() const { return trainable() ? m_master.name() : m_frozen.name(); }
+  Index sizeInBytes() const {
+    return rows() * cols() * Index(trainable() ? sizeof(typename Master::Scalar) : sizeof(Scalar));
+  }
+
+  /** The value on a tape, with a gradient while it trains. */
+  ad::Var<Scalar, Place> on(ad::Tape<Scalar, Place>& tape) {
+    return trainable() ? tape.parameter(m_master) : tape.parameter(m_frozen);
+  }
+
+  bool trainable() const { return m_trainable; }
+  /** What an optimiser steps; null while frozen. */
+  Master* parameter() { return m_trainable ? &m_master : nullptr; }
+  const Master* parameter() const { return m_trainable ? &m_master : nullptr; }
+
+  /** Moves the value between its two forms. To freeze is to round; from a device it waits for the current context. */
+  void setTrainable(bool trainable) {
+    if (trainable != m_trainable) set(toHost(), std::string(name()), trainable);
+  }
+
+  /** From a device it waits for the current context. */
+  Eigen::MatrixXf toHost() const {
+    if (m_trainable) return Place::toHost(m_master.value()).template cast<float>();
+    return Place::toHost(m_frozen.value()).template cast<float>();
+  }
+
+ private:
+  void set(const Eigen::Ref<const Eigen::MatrixXf>& value, const std::string& name, bool trainable) {
+    Frozen frozen;
+    Master master;
+    if (trainable)
+      master = Master(value.template cast<typename Master::Scalar>(), name);
+    else
+      frozen = Frozen(value.template cast<Scalar>(), name, /*requiresGrad=*/false);
+    m_frozen = std::move(frozen);
+    m_master = std::move(master);
+    m_trainable = trainable;
+  }
+
+  Frozen m_frozen;
+  Master m_master;
+  bool m_trainable = false;
+};
+
+/** An int8 matrix that multiplies as LLM.int8() does: Int8Matrix::withThreshold(), and the codes with it. */
+template <typename Int8>
+struct LlmInt8Weight {
+  Int8 codes;
+  float threshold = 6;
+
+  Index rows() const { return codes.rows(); }
+  Index cols() const { return codes.cols(); }
+};
+
+/** A weight on the host, before it goes where the model lives: dense as out×in, or quantised. */
+using HostWeight = std::variant<Eigen::MatrixXf, Int8Matrix, LlmInt8Weight<Int8Matrix>, NF4Matrix, FP4Matrix>;
+
+/** A weight of a projection, out×in. */
+template <typename Scalar, typename Place = ad::Host>
+using Weight = std::variant<DenseWeight<Scalar, Place>, typename internal::QuantizedIn<Place>::Int8,
+                            LlmInt8Weight<typename internal::QuantizedIn<Place>::Int8>,
+                            typename internal::QuantizedIn<Place>::template FourBit<FourBitType::kNF4>,
+                            typename internal::QuantizedIn<Place>::template FourBit<FourBitType::kFP4>>;
+
+}  // namespace llm
+}  // namespace EigenQ
+
+#endif  // EIGENQ_LLM_WEIGHT_H
