@@ -22,28 +22,39 @@ using RowMajorCodesOf =
     std::conditional_t<hasDirectAccess<Derived>() && Derived::IsRowMajor&& int(Derived::InnerStrideAtCompileTime) == 1,
                        const Derived&, const Int8Codes>;
 
+/** 32 bits may not hold the sum of more products. Throws std::invalid_argument. */
+inline void requireInt8Depth(Index k) {
+  if (k <= kInt8MaxDepth) return;
+  throw std::invalid_argument("igemm: inner dimension: expected at most " + std::to_string(kInt8MaxDepth) +
+                              ", for sums to fit 32 bits, found " + std::to_string(k));
+}
+
 /** A·Bᵀ for A m×k and B n×k, both with contiguous rows. */
-template <typename A, typename B>
-Int32Matrix multiplyCodeRows(const A& a, const B& b) {
-  eigen_assert(a.cols() == b.cols() && "igemm: inner dimensions differ");
-  if (a.cols() > kInt8MaxDepth) {
-    throw std::invalid_argument("igemm: inner dimension: expected at most " + std::to_string(kInt8MaxDepth) +
-                                ", for sums to fit 32 bits, found " + std::to_string(a.cols()));
-  }
-  Int32Matrix c(a.rows(), b.rows());
+inline Int32Matrix multiplyCodeRows(const CodesView& a, const CodesView& b) {
+  eigen_assert(a.cols == b.cols && "igemm: inner dimensions differ");
+  requireInt8Depth(a.cols);
+  Int32Matrix c(a.rows, b.rows);
   Int8Product p;
-  p.a = a.data();
-  p.aStride = a.outerStride();
-  p.b = b.data();
-  p.bStride = b.outerStride();
+  p.a = a.data;
+  p.aStride = a.rowStride;
+  p.b = b.data;
+  p.bStride = b.rowStride;
   p.c = c.data();
   p.cRowStride = c.cols();
   p.cColStride = 1;
-  p.m = a.rows();
-  p.n = b.rows();
-  p.k = a.cols();
+  p.m = a.rows;
+  p.n = b.rows;
+  p.k = a.cols;
   lower(p);
   return c;
+}
+
+/** \a batch matrices are stacked in rows. Throws FormatError where it does not divide them. */
+inline void requireBatch(const char* function, Index batch, Index rowsA, Index rowsB) {
+  if (batch >= 1 && rowsA % batch == 0 && rowsB % batch == 0) return;
+  throw FormatError(function, "batch",
+                    "expected a divisor of " + std::to_string(rowsA) + " and " + std::to_string(rowsB) +
+                        " rows, found " + std::to_string(batch));
 }
 
 }  // namespace internal
@@ -60,18 +71,15 @@ Int32Matrix igemm(const Eigen::MatrixBase<A>& a, const Eigen::MatrixBase<B>& b) 
   const auto bt = b.derived().transpose();
   internal::RowMajorCodesOf<A> aRows(a.derived());
   internal::RowMajorCodesOf<std::decay_t<decltype(bt)>> bRows(bt);
-  return internal::multiplyCodeRows(aRows, bRows);
+  return internal::multiplyCodeRows({aRows.data(), aRows.rows(), aRows.cols(), aRows.outerStride()},
+                                    {bRows.data(), bRows.rows(), bRows.cols(), bRows.outerStride()});
 }
 
 /** \a batch products of matrices stacked in rows: A (batch·m)×k, B (batch·k)×n, C (batch·m)×n.
  * Throws FormatError where \a batch does not divide the rows. */
 template <typename A, typename B>
 Int32Matrix batchedIgemm(const Eigen::MatrixBase<A>& a, const Eigen::MatrixBase<B>& b, Index batch) {
-  if (batch < 1 || a.rows() % batch != 0 || b.rows() % batch != 0) {
-    throw FormatError("batchedIgemm", "batch",
-                      "expected a divisor of " + std::to_string(a.rows()) + " and " + std::to_string(b.rows()) +
-                          " rows, found " + std::to_string(batch));
-  }
+  internal::requireBatch("batchedIgemm", batch, a.rows(), b.rows());
   const Index m = a.rows() / batch, k = b.rows() / batch;
   Int32Matrix c(a.rows(), b.cols());
   for (Index i = 0; i < batch; ++i) c.middleRows(i * m, m) = igemm(a.middleRows(i * m, m), b.middleRows(i * k, k));
@@ -80,33 +88,38 @@ Int32Matrix batchedIgemm(const Eigen::MatrixBase<A>& a, const Eigen::MatrixBase<
 
 namespace internal {
 
-/** The value behind the sum of code products Σ ca·cb: with zero points, Σ(ca + za)(cb + zb). */
-inline double scaleSum(double sum, VectorwiseType type, double statA, double statB) {
-  return isZeropoint(type) ? sum / statA / statB : sum * (statA / 127) * (statB / 127);
-}
-
 /** Dequantises the sums A·Bᵀ of two matrices that were quantised by rows. */
 template <typename Scalar>
-RowMajorMatrix<Scalar> dequantizeSums(const Int32Matrix& sums, const VectorwiseQuantized& a,
-                                      const VectorwiseQuantized& b) {
-  const auto entry = [](const auto& v, Index i) { return static_cast<double>(v.size() == 1 ? v[0] : v[i]); };
-  Eigen::VectorXd aSums = Eigen::VectorXd::Zero(sums.rows()), bSums = Eigen::VectorXd::Zero(sums.cols());
+RowMajorMatrix<Scalar> dequantizeSums(const Int32Matrix& sums, const VectorwiseRows& a, const VectorwiseRows& b) {
+  const auto sumOf = [](const CodesView& codes, Index i) {
+    double sum = 0;
+    for (Index k = 0; k < codes.cols; ++k) sum += codes.data[i * codes.rowStride + k * codes.colStride];
+    return sum;
+  };
+  Eigen::VectorXd aSums(sums.rows()), bSums(sums.cols());
   if (isZeropoint(a.type)) {
-    aSums = a.codes.cast<double>().rowwise().sum();
-    bSums = b.codes.cast<double>().rowwise().sum();
+    for (Index i = 0; i < sums.rows(); ++i) aSums[i] = sumOf(a.codes, i);
+    for (Index j = 0; j < sums.cols(); ++j) bSums[j] = sumOf(b.codes, j);
   }
-  RowMajorMatrix<Scalar> y(sums.rows(), sums.cols());
-  for (Index i = 0; i < y.rows(); ++i) {
-    for (Index j = 0; j < y.cols(); ++j) {
-      double sum = sums(i, j);
-      if (isZeropoint(a.type)) {
-        const double za = entry(a.zeroPoints, i), zb = entry(b.zeroPoints, j);
-        sum += za * bSums[j] + zb * aSums[i] + static_cast<double>(a.codes.cols()) * za * zb;
-      }
-      y(i, j) = static_cast<Scalar>(scaleSum(sum, a.type, entry(a.stats, i), entry(b.stats, j)));
-    }
-  }
-  return y;
+  const auto depth = static_cast<double>(a.codes.cols);
+  return RowMajorMatrix<Scalar>::NullaryExpr(sums.rows(), sums.cols(), [&](Index i, Index j) {
+    const Index va = a.vectorOf(i), vb = b.vectorOf(j);
+    double sum = sums(i, j);
+    if (isZeropoint(a.type)) sum = addZeroPoints(sum, a.zeroPoints[va], b.zeroPoints[vb], aSums[i], bSums[j], depth);
+    return static_cast<Scalar>(
+        scaleSum(sum, a.type, static_cast<double>(a.stats[va]), static_cast<double>(b.stats[vb])));
+  });
+}
+
+/** Throws FormatError where sums m×n are none of codes m×k and k×n. \tparam Quantized  VectorwiseQuantized, wherever it
+ * lies */
+template <typename Quantized>
+void requireFactors(Index rows, Index cols, const Quantized& a, const Quantized& b) {
+  if (a.type != b.type) throw FormatError("vectorwiseMmDequant", "type", "expected one type, found two");
+  if (a.axis != VectorAxis::kRows || b.axis != VectorAxis::kCols)
+    throw FormatError("vectorwiseMmDequant", "axis", "expected a by rows and b by columns");
+  if (a.codes.rows() != rows || b.codes.cols() != cols || a.codes.cols() != b.codes.rows())
+    throw FormatError("vectorwiseMmDequant", "codes", "expected m×k and k×n for sums m×n, found other shapes");
 }
 
 }  // namespace internal
@@ -118,15 +131,8 @@ RowMajorMatrix<Scalar> dequantizeSums(const Int32Matrix& sums, const VectorwiseQ
 template <typename Scalar = float>
 RowMajorMatrix<Scalar> vectorwiseMmDequant(const Int32Matrix& sums, const VectorwiseQuantized& a,
                                            const VectorwiseQuantized& b) {
-  if (a.type != b.type) throw FormatError("vectorwiseMmDequant", "type", "expected one type, found two");
-  if (a.axis != VectorAxis::kRows || b.axis != VectorAxis::kCols)
-    throw FormatError("vectorwiseMmDequant", "axis", "expected a by rows and b by columns");
-  if (a.codes.rows() != sums.rows() || b.codes.cols() != sums.cols() || a.codes.cols() != b.codes.rows())
-    throw FormatError("vectorwiseMmDequant", "codes", "expected m×k and k×n for sums m×n, found other shapes");
-  VectorwiseQuantized bt = b;
-  bt.codes = Int8Codes(b.codes.transpose());
-  bt.axis = VectorAxis::kRows;
-  return internal::dequantizeSums<Scalar>(sums, a, bt);
+  internal::requireFactors(sums.rows(), sums.cols(), a, b);
+  return internal::dequantizeSums<Scalar>(sums, internal::rowsOf(a), internal::rowsOf(b));
 }
 
 }  // namespace EigenQ

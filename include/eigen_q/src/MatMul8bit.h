@@ -29,93 +29,95 @@ struct MatMul8bitGradients {
 
 namespace internal {
 
-/** X·Yᵀ for X m×k and Y n×k, each of them quantised by rows, or neither: then summed in double. Rounded once. */
-template <typename Scalar, typename X, typename Y>
-RowMajorMatrix<Scalar> multiplyRows(const X& x, const Y& y, VectorwiseType type, int bits) {
-  if (bits != 8) {
-    const Eigen::MatrixXd product = x.template cast<double>() * y.template cast<double>().transpose();
-    return product.template cast<Scalar>();
-  }
-  const VectorwiseQuantized qx = quantizeRowsVectorwise(x, type), qy = quantizeRowsVectorwise(y, type);
-  return dequantizeSums<Scalar>(multiplyCodeRows(qx.codes, qy.codes), qx, qy);
-}
+/** What the products below are made of where matrices lie on the host; EigenQ::gpu has the same for the device. */
+struct HostVectorwise {
+  template <typename Scalar>
+  using Matrix = RowMajorMatrix<Scalar>;
 
-/** Rows [first, first + count) of a quantised matrix. */
-inline VectorwiseQuantized middleRows(const VectorwiseQuantized& q, Index first, Index count) {
-  VectorwiseQuantized part = q;
-  part.codes = Int8Codes(q.codes.middleRows(first, count));
-  if (!isWholeMatrix(q.type)) {
-    part.stats = Eigen::VectorXf(q.stats.segment(first, count));
-    if (isZeropoint(q.type)) part.zeroPoints = Eigen::VectorXd(q.zeroPoints.segment(first, count));
+  template <typename X>
+  static VectorwiseQuantized quantizeRows(const X& x, VectorwiseType type) {
+    return quantizeRowsVectorwise(x, type);
   }
-  return part;
-}
-
-/** Columns [first, first + count) of a matrix quantised by rows: its statistics stay. */
-inline VectorwiseQuantized middleCols(const VectorwiseQuantized& q, Index first, Index count) {
-  VectorwiseQuantized part = q;
-  part.codes = Int8Codes(q.codes.middleCols(first, count));
-  return part;
-}
+  static VectorwiseRows rows(const VectorwiseQuantized& q) { return rowsOf(q); }
+  /** y = the product of the decoded rows, A·Bᵀ, rounded once. */
+  template <typename Y>
+  static void multiply(const VectorwiseRows& a, const VectorwiseRows& b, Y y) {
+    y = dequantizeSums<typename Y::Scalar>(multiplyCodeRows(a.codes, b.codes), a, b);
+  }
+  /** y = A·B summed in double, rounded once. */
+  template <typename A, typename B, typename Y>
+  static void multiplyExactly(const A& a, const B& b, Y y) {
+    const Eigen::MatrixXd product = a.template cast<double>() * b.template cast<double>();
+    y = product.template cast<typename Y::Scalar>();
+  }
+};
 
 /** Bᵀ of each of \a batch matrices k×n stacked in rows: (batch·n)×k. */
-template <typename Derived>
-RowMajorMatrix<typename Derived::Scalar> transposeEach(const Eigen::MatrixBase<Derived>& b, Index batch) {
+template <typename Ops, typename B>
+auto transposeEach(const Ops&, const B& b, Index batch) {
   const Index k = b.rows() / batch, n = b.cols();
-  RowMajorMatrix<typename Derived::Scalar> t(batch * n, k);
+  typename Ops::template Matrix<typename B::Scalar> t(batch * n, k);
   for (Index i = 0; i < batch; ++i) t.middleRows(i * n, n) = b.middleRows(i * k, k).transpose();
   return t;
 }
 
-/** Xᵢ·Yᵢᵀ for matrices stacked in rows, X (batch·m)×k and Y (batch·n)×k; a statistic of the whole matrix is one of the
- * whole batch. */
-template <typename Scalar, typename X, typename Y>
-RowMajorMatrix<Scalar> multiplyStackedRows(const X& x, const Y& y, Index batch, VectorwiseType type, int bits) {
-  if (batch == 1) return multiplyRows<Scalar>(x, y, type, bits);
+/** Xᵢ·Yᵢᵀ for matrices stacked in rows, X (batch·m)×k and Y (batch·n)×k, both quantised by rows where \a bits is 8, or
+ * neither. A statistic of the whole matrix is one of the whole batch. */
+template <typename Scalar, typename Ops, typename X, typename Y>
+auto multiplyStackedRows(const Ops& ops, const X& x, const Y& y, Index batch, VectorwiseType type, int bits) {
   const Index m = x.rows() / batch, n = y.rows() / batch;
-  RowMajorMatrix<Scalar> result(x.rows(), n);
+  typename Ops::template Matrix<Scalar> result(x.rows(), n);
   if (bits != 8) {
-    for (Index i = 0; i < batch; ++i) {
-      result.middleRows(i * m, m) = multiplyRows<Scalar>(x.middleRows(i * m, m), y.middleRows(i * n, n), type, bits);
-    }
+    for (Index i = 0; i < batch; ++i)
+      ops.multiplyExactly(x.middleRows(i * m, m), y.middleRows(i * n, n).transpose(), result.middleRows(i * m, m));
     return result;
   }
-  const VectorwiseQuantized qx = quantizeRowsVectorwise(x, type), qy = quantizeRowsVectorwise(y, type);
-  for (Index i = 0; i < batch; ++i) {
-    const VectorwiseQuantized xi = middleRows(qx, i * m, m), yi = middleRows(qy, i * n, n);
-    result.middleRows(i * m, m) = dequantizeSums<Scalar>(multiplyCodeRows(xi.codes, yi.codes), xi, yi);
-  }
+  const auto qx = ops.quantizeRows(x, type), qy = ops.quantizeRows(y, type);
+  for (Index i = 0; i < batch; ++i)
+    ops.multiply(ops.rows(qx).middleRows(i * m, m), ops.rows(qy).middleRows(i * n, n), result.middleRows(i * m, m));
   return result;
 }
 
 /** Aᵢᵀ·Gᵢ for matrices stacked in rows, A (batch·m)×k and G (batch·m)×n: (batch·k)×n. Scales run over the tokens of the
  * whole batch, as the original's. */
-template <typename Scalar, typename A, typename G>
-RowMajorMatrix<Scalar> contractTokens(const A& a, const G& g, Index batch, VectorwiseType type, int bits) {
-  if (batch == 1) return multiplyRows<Scalar>(a.transpose(), g.transpose(), type, bits);
+template <typename Scalar, typename Ops, typename A, typename G>
+auto contractTokens(const Ops& ops, const A& a, const G& g, Index batch, VectorwiseType type, int bits) {
   const Index m = a.rows() / batch, k = a.cols();
-  RowMajorMatrix<Scalar> result(batch * k, g.cols());
+  typename Ops::template Matrix<Scalar> result(batch * k, g.cols());
   if (bits != 8) {
-    for (Index i = 0; i < batch; ++i) {
-      result.middleRows(i * k, k) =
-          multiplyRows<Scalar>(a.middleRows(i * m, m).transpose(), g.middleRows(i * m, m).transpose(), type, bits);
-    }
+    for (Index i = 0; i < batch; ++i)
+      ops.multiplyExactly(a.middleRows(i * m, m).transpose(), g.middleRows(i * m, m), result.middleRows(i * k, k));
     return result;
   }
-  const VectorwiseQuantized qa = quantizeRowsVectorwise(a.transpose(), type),
-                            qg = quantizeRowsVectorwise(g.transpose(), type);
-  for (Index i = 0; i < batch; ++i) {
-    const VectorwiseQuantized ai = middleCols(qa, i * m, m), gi = middleCols(qg, i * m, m);
-    result.middleRows(i * k, k) = dequantizeSums<Scalar>(multiplyCodeRows(ai.codes, gi.codes), ai, gi);
-  }
+  const auto qa = ops.quantizeRows(a.transpose(), type), qg = ops.quantizeRows(g.transpose(), type);
+  for (Index i = 0; i < batch; ++i)
+    ops.multiply(ops.rows(qa).middleCols(i * m, m), ops.rows(qg).middleCols(i * m, m), result.middleRows(i * k, k));
   return result;
 }
 
-inline void requireBatch(const char* function, Index batch, Index rowsA, Index rowsB) {
-  if (batch >= 1 && rowsA % batch == 0 && rowsB % batch == 0) return;
-  throw FormatError(function, "batch",
-                    "expected a divisor of " + std::to_string(rowsA) + " and " + std::to_string(rowsB) +
-                        " rows, found " + std::to_string(batch));
+/** matMul8bit wherever its operands lie. */
+template <typename Ops, typename A, typename B>
+auto matMul8bit(const Ops& ops, const A& a, const B& b, const MatMul8bitOptions& options) {
+  using Scalar = typename A::Scalar;
+  const Index batch = options.batch;
+  requireBatch("matMul8bit", batch, a.rows(), b.rows());
+  eigen_assert(a.cols() * batch == b.rows() && "matMul8bit: inner dimensions differ");
+  const auto multiply = [&](const auto& bt) {
+    return multiplyStackedRows<Scalar>(ops, a, bt, batch, options.type, options.precision[0]);
+  };
+  if (batch == 1) return multiply(b.transpose());
+  return multiply(transposeEach(ops, b, batch));
+}
+
+/** matMul8bitBackward wherever its operands lie. \tparam Gradients  MatMul8bitGradients */
+template <typename Gradients, typename Ops, typename A, typename B, typename G>
+Gradients matMul8bitBackward(const Ops& ops, const A& a, const B& b, const G& g, const MatMul8bitOptions& options) {
+  using Scalar = typename G::Scalar;
+  requireBatch("matMul8bitBackward", options.batch, a.rows(), b.rows());
+  eigen_assert(a.cols() * options.batch == b.rows() && "matMul8bitBackward: inner dimensions differ");
+  eigen_assert(g.rows() == a.rows() && g.cols() == b.cols() && "matMul8bitBackward: the gradient is not A*B's shape");
+  return {multiplyStackedRows<Scalar>(ops, g, b, options.batch, options.type, options.precision[2]),
+          contractTokens<Scalar>(ops, a, g, options.batch, options.type, options.precision[1])};
 }
 
 }  // namespace internal
@@ -129,10 +131,7 @@ inline void requireBatch(const char* function, Index batch, Index rowsA, Index r
 template <typename A, typename B>
 RowMajorMatrix<typename A::Scalar> matMul8bit(const Eigen::MatrixBase<A>& a, const Eigen::MatrixBase<B>& b,
                                               const MatMul8bitOptions& options = {}) {
-  internal::requireBatch("matMul8bit", options.batch, a.rows(), b.rows());
-  eigen_assert(a.cols() * options.batch == b.rows() && "matMul8bit: inner dimensions differ");
-  return internal::multiplyStackedRows<typename A::Scalar>(a.derived(), internal::transposeEach(b, options.batch),
-                                                           options.batch, options.type, options.precision[0]);
+  return internal::matMul8bit(internal::HostVectorwise(), a.derived(), b.derived(), options);
 }
 
 /** The gradients of matMul8bit(a, b) for \a g = ∂L/∂(A·B), (batch·m)×n: G·Bᵀ with G and B quantised by rows, and Aᵀ·G
@@ -141,14 +140,8 @@ template <typename A, typename B, typename G>
 MatMul8bitGradients<typename G::Scalar> matMul8bitBackward(const Eigen::MatrixBase<A>& a, const Eigen::MatrixBase<B>& b,
                                                            const Eigen::MatrixBase<G>& g,
                                                            const MatMul8bitOptions& options = {}) {
-  using Scalar = typename G::Scalar;
-  internal::requireBatch("matMul8bitBackward", options.batch, a.rows(), b.rows());
-  eigen_assert(a.cols() * options.batch == b.rows() && "matMul8bitBackward: inner dimensions differ");
-  eigen_assert(g.rows() == a.rows() && g.cols() == b.cols() && "matMul8bitBackward: the gradient is not A*B's shape");
-  return {
-      internal::multiplyStackedRows<Scalar>(g.derived(), b.derived(), options.batch, options.type,
-                                            options.precision[2]),
-      internal::contractTokens<Scalar>(a.derived(), g.derived(), options.batch, options.type, options.precision[1])};
+  return internal::matMul8bitBackward<MatMul8bitGradients<typename G::Scalar>>(internal::HostVectorwise(), a.derived(),
+                                                                               b.derived(), g.derived(), options);
 }
 
 }  // namespace EigenQ

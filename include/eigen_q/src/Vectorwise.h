@@ -7,7 +7,7 @@
 #include <Eigen/Core>
 
 #include "Quantize.h"
-#include "VectorwiseType.h"
+#include "VectorwiseCodec.h"
 
 namespace EigenQ {
 
@@ -40,8 +40,14 @@ VectorwiseQuantized quantizeRowsVectorwise(const Eigen::MatrixBase<Derived>& x, 
 /** The value of code (i, j). */
 inline double decodeVectorwise(const VectorwiseQuantized& q, Index i, Index j) {
   const Index v = isWholeMatrix(q.type) ? 0 : q.axis == VectorAxis::kRows ? i : j;
-  const double code = q.codes(i, j), stat = static_cast<double>(q.stats[v]);
-  return isZeropoint(q.type) ? (code + q.zeroPoints[v]) / stat : code * (stat / 127);
+  return decodeVectorwise(q.type, q.codes(i, j), q.stats[v], isZeropoint(q.type) ? q.zeroPoints[v] : 0);
+}
+
+/** Its rows; for a matrix quantised by columns, its columns. */
+inline VectorwiseRows rowsOf(const VectorwiseQuantized& q) {
+  CodesView codes{q.codes.data(), q.codes.rows(), q.codes.cols(), q.codes.cols(), 1};
+  if (q.axis == VectorAxis::kCols) codes = codes.transpose();
+  return {q.type, codes, q.stats.data(), q.zeroPoints.data()};
 }
 
 }  // namespace internal

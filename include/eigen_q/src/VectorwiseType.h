@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "Macros.h"
 #include "Views.h"
 
 namespace EigenQ {
@@ -20,9 +21,9 @@ enum class VectorwiseType : std::uint8_t {
   kRowZeropoint,     // the same
 };
 
-constexpr bool isZeropoint(VectorwiseType type) { return type >= VectorwiseType::kZeropoint; }
+EIGENQ_HOST_DEVICE constexpr bool isZeropoint(VectorwiseType type) { return type >= VectorwiseType::kZeropoint; }
 /** Whether one statistic serves the whole matrix. */
-constexpr bool isWholeMatrix(VectorwiseType type) {
+EIGENQ_HOST_DEVICE constexpr bool isWholeMatrix(VectorwiseType type) {
   return type == VectorwiseType::kLinear || type == VectorwiseType::kZeropoint;
 }
 
@@ -31,6 +32,42 @@ constexpr bool isWholeMatrix(VectorwiseType type) {
 VectorwiseType vectorwiseType(const std::string& name);
 
 namespace internal {
+
+/** int8 codes in somebody else's memory; strides count codes. */
+struct CodesView {
+  const std::int8_t* data = nullptr;
+  Index rows = 0;
+  Index cols = 0;
+  Index rowStride = 0;  // from (i, j) to (i + 1, j)
+  Index colStride = 1;  // from (i, j) to (i, j + 1)
+
+  EIGENQ_HOST_DEVICE CodesView transpose() const { return {data, cols, rows, colStride, rowStride}; }
+  EIGENQ_HOST_DEVICE CodesView middleRows(Index first, Index count) const {
+    return {data + first * rowStride, count, cols, rowStride, colStride};
+  }
+  EIGENQ_HOST_DEVICE CodesView middleCols(Index first, Index count) const {
+    return {data + first * colStride, rows, count, rowStride, colStride};
+  }
+};
+
+/** A matrix that was quantised by rows or as a whole, or a window of one. */
+struct VectorwiseRows {
+  VectorwiseType type = VectorwiseType::kVector;
+  CodesView codes;
+  const float* stats = nullptr;        // one a row, or one
+  const double* zeroPoints = nullptr;  // as many, for the zero-point types
+
+  /** The statistic of row \a i. */
+  EIGENQ_HOST_DEVICE Index vectorOf(Index i) const { return isWholeMatrix(type) ? 0 : i; }
+
+  VectorwiseRows middleRows(Index first, Index count) const {
+    const Index v = vectorOf(first);
+    return {type, codes.middleRows(first, count), stats + v, zeroPoints ? zeroPoints + v : nullptr};
+  }
+  VectorwiseRows middleCols(Index first, Index count) const {
+    return {type, codes.middleCols(first, count), stats, zeroPoints};
+  }
+};
 
 /** Quantises each row of \a a, or the whole of it, as \a type says.
  * \param codes       rows×cols, row-major
