@@ -26,7 +26,6 @@ class AtomicFile {
 
  private:
   void flush();
-  void close();
 
   std::string m_path;
   std::string m_temporary;  // empty once it was moved or removed

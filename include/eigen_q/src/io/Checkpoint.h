@@ -38,7 +38,7 @@ class Checkpoint {
   /** The file, or the index. */
   const std::string& path() const { return m_path; }
 
-  /** The stored names, sorted; no aliases. */
+  /** The stored names, sorted; aliases only where an index lists them. */
   const std::vector<std::string>& names() const { return m_names; }
   /** The stored names that begin with \a prefix, sorted. */
   std::vector<std::string> namesUnder(const std::string& prefix) const;
@@ -65,10 +65,11 @@ class Checkpoint {
  private:
   struct Shard;
   void openFolder(const std::string& folder);
-  void openIndex(const std::string& folder, const std::string& index);
+  void openIndex(const std::string& folder);
   void adopt(SafetensorsFile file);
   const SafetensorsFile& mapped(std::size_t shard) const;
-  const TensorView* findStored(const std::string& name) const;
+  std::optional<std::size_t> indexOf(const std::string& name) const;
+  void checkShard(std::size_t shard, const SafetensorsFile& file) const;
 
   std::string m_path;
   std::vector<std::string> m_names;

@@ -53,7 +53,7 @@ class SafetensorsFile {
   void discard(const TensorView& tensor) const;
 
  private:
-  void parse();
+  explicit SafetensorsFile(std::unique_ptr<const internal::FileBytes> bytes);
 
   std::unique_ptr<const internal::FileBytes> m_bytes;
   std::vector<TensorView> m_tensors;

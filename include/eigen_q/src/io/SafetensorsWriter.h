@@ -6,7 +6,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <Eigen/Core>
@@ -24,14 +26,14 @@ using ByteSource = std::function<void(const ByteSink& sink)>;
 /** Collects the names and shapes of tensors, then writes a safetensors file, one tensor after another: a source is
  * asked for its bytes when their turn comes, so a model need not be in memory as a whole.
  *
- * The file is byte for byte what Python's safetensors writes of the same tensors: sorted by alignment of the type,
- * largest first, then by name; the header padded to a multiple of 8. It appears whole or not at all (AtomicFile).
- * Bytes: doc/formats.md#safetensors. */
+ * The file is byte for byte what Python's safetensors writes of the same tensors: sorted by type, the
+ * largest alignment first, then by name; the header padded to a multiple of 8. It appears whole or not at all
+ * (AtomicFile). Bytes: doc/formats.md#safetensors. */
 class SafetensorsWriter {
  public:
   /** A tensor to come: \a source must give as many bytes as the shape and type need, row-major, little endian.
-   * Throws FormatError on an empty or reserved name ("__metadata__"), a name given before, one that is not UTF-8, and a
-   * shape that is negative, too large or no whole number of bytes. */
+   * Throws FormatError on the name "__metadata__", one given before or not UTF-8, and on a shape that is negative, too
+   * large or no whole number of bytes. */
   void add(const std::string& name, DType dtype, std::vector<Index> shape, ByteSource source);
 
   /** \a data, row-major, as many bytes as the shape and type need; it must live until the file is written. */
@@ -60,7 +62,7 @@ class SafetensorsWriter {
   void setMetadata(const std::string& key, const std::string& text);
   const std::map<std::string, std::string>& metadata() const { return m_metadata; }
 
-  bool has(const std::string& name) const { return m_tensors.count(name) != 0; }
+  bool has(const std::string& name) const { return m_names.count(name) != 0; }
   /** Bytes of all tensors, without the header. */
   std::uint64_t dataBytes() const { return m_dataBytes; }
 
@@ -69,19 +71,22 @@ class SafetensorsWriter {
   void write(const std::string& path) const;
 
  private:
-  friend class ShardedWrite;
+  friend class ShardedWrite;  // writes the same tensors into several files
   struct Tensor {
+    std::string name;
     DType dtype;
     std::vector<Index> shape;
     std::uint64_t bytes;
     ByteSource source;
   };
-  using Entry = std::map<std::string, Tensor>::value_type;
 
-  std::vector<const Entry*> inFileOrder() const;
-  void writeTensors(const std::string& path, const std::vector<const Entry*>& tensors) const;
+  static std::string headerOf(const std::vector<const Tensor*>& tensors,
+                              const std::map<std::string, std::string>& metadata);
+  static void writeTensors(const std::string& path, std::vector<const Tensor*> tensors,
+                           const std::map<std::string, std::string>& metadata);
 
-  std::map<std::string, Tensor> m_tensors;
+  std::vector<Tensor> m_tensors;  // as they were added
+  std::set<std::string> m_names;
   std::map<std::string, std::string> m_metadata;
   std::uint64_t m_dataBytes = 0;
 };
