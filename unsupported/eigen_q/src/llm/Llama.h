@@ -97,11 +97,11 @@ class Llama {
   Dense makeNorm(WeightSource& source, const std::string& module) const;
   Projection makeLinear(WeightSource& source, const std::string& module, Index out, Index in, bool bias) const;
 
-  template <typename Integers, typename Attend>
-  Var run(Tape& tape, const Integers& tokens, const Integers& positions, const Attend& attend,
+  template <typename Tokens, typename Integers, typename Attend>
+  Var run(Tape& tape, const Tokens& tokens, const Integers& positions, const Attend& attend,
           const ForwardOptions& options);
   template <typename Integers, typename Attend>
-  Var block(Layer& layer, Var x, const Integers& positions, const Attend& attend);
+  Var block(Layer& layer, Index i, Var x, const Integers& positions, const Attend& attend) const;
 
   LlamaConfig m_config;
   ad::RopeTable<Scalar, Place> m_rope;

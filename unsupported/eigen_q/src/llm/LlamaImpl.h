@@ -69,34 +69,41 @@ auto Llama<Scalar, Place>::makeLinear(WeightSource& source, const std::string& m
 
 template <typename Scalar, typename Place>
 template <typename Integers, typename Attend>
-auto Llama<Scalar, Place>::block(Layer& layer, Var x, const Integers& positions, const Attend& attend) -> Var {
+auto Llama<Scalar, Place>::block(Layer& layer, Index i, Var x, const Integers& positions, const Attend& attend) const
+    -> Var {
   const Var h = rmsNorm(x, layer.attentionNorm.on(x.tape()), m_config.rmsNormEps);
   const Var q = rope(layer.query(h), m_rope, positions);
   const Var k = rope(layer.key(h), m_rope, positions);
-  x = x + layer.output(attend(q, k, layer.value(h)));
+  x = x + layer.output(attend(i, q, k, layer.value(h)));
   const Var g = rmsNorm(x, layer.ffnNorm.on(x.tape()), m_config.rmsNormEps);
   return x + layer.down(swiglu(layer.gate(g), layer.up(g)));
 }
 
 template <typename Scalar, typename Place>
-template <typename Integers, typename Attend>
-auto Llama<Scalar, Place>::run(Tape& tape, const Integers& tokens, const Integers& positions, const Attend& attend,
+template <typename Tokens, typename Integers, typename Attend>
+auto Llama<Scalar, Place>::run(Tape& tape, const Tokens& tokens, const Integers& positions, const Attend& attend,
                                const ForwardOptions& options) -> Var {
-  (void)options;
   Var x = ad::embedding(tape, m_embedding.on(tape), tokens);
-  for (std::size_t i = 0; i < m_layers.size(); ++i)
-    x = block(m_layers[i], x, positions, [&attend, i](const Var& q, const Var& k, const Var& v) {
-      return attend(static_cast<Index>(i), q, k, v);
-    });
+  for (Layer& layer : m_layers) {
+    const Index i = &layer - m_layers.data();
+    if (options.checkpointLayers)  // by value: backward() runs the layer again when this function is over
+      x = ad::checkpoint(
+          tape, [=, &layer](const Var& in) { return block(layer, i, in, positions, attend); }, x);
+    else
+      x = block(layer, i, x, positions, attend);
+  }
   return rmsNorm(x, m_norm.on(tape), m_config.rmsNormEps);
 }
 
 template <typename Scalar, typename Place>
 auto Llama<Scalar, Place>::features(Tape& tape, const Batch& batch, const ForwardOptions& options) -> Var {
-  const auto attend = [&](Index layer, const Var& q, const Var& k, const Var& v) {
-    return causalAttention(q, k, v, attentionHeads(m_config, layer), batch.offsets);
+  ad::internal::checkPositions(batch.positions, batch.size(), maxPositions());
+  ad::internal::checkOffsets("Llama::features", batch.offsets, batch.size());
+  const auto positions = tape.keep(batch.positions), offsets = tape.keep(batch.offsets);
+  const auto attend = [this, offsets](Index layer, const Var& q, const Var& k, const Var& v) {
+    return causalAttention(q, k, v, attentionHeads(m_config, layer), offsets);
   };
-  return run(tape, batch.tokens, batch.positions, attend, options);
+  return run(tape, batch.tokens, positions, attend, options);
 }
 
 template <typename Scalar, typename Place>

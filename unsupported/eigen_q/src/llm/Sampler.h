@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <random>
-#include <utility>
 #include <vector>
 
 #include <Eigen/Core>
@@ -30,22 +29,22 @@ class Sampler {
   /** Throws std::invalid_argument for a negative or NaN temperature, a negative topK, or topP outside (0, 1]. */
   explicit Sampler(const SamplingOptions& options);
 
-  /** A token, by the scores of all. Throws std::domain_error if a score is NaN or all are -infinity: a model that has
-   * diverged, or memory that was not initialised. */
+  /** A token, by the scores of all. Throws std::domain_error if a score is NaN or the largest is not finite: a model
+   * that has diverged, or memory that was not initialised. */
   int operator()(const Eigen::Ref<const Eigen::VectorXf>& scores);
 
  private:
   struct Candidate {
-    float score;
+    double weight;  // probability, up to a common factor
     int token;
   };
+  void keepTopK();
   void keepTopP();
   int draw();
 
   SamplingOptions m_options;
   std::mt19937_64 m_random;
   std::vector<Candidate> m_candidates;  // what is left to choose from; keeps its memory
-  std::vector<double> m_weights;
 };
 
 }  // namespace llm

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MPL-2.0
+// sampler.cpp: softmax(scores / temperature), cut to the most probable tokens, and a draw from what is left.
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include <unsupported/eigen_q/src/llm/Sampler.h>
+
+namespace EigenQ {
+namespace llm {
+
+Sampler::Sampler(const SamplingOptions& options) : m_options(options), m_random(options.seed) {
+  if (!(options.temperature >= 0) || !std::isfinite(options.temperature))
+    throw std::invalid_argument("Sampler: expected a temperature of 0 or more, found " +
+                                std::to_string(options.temperature));
+  if (options.topK < 0)
+    throw std::invalid_argument("Sampler: expected topK of 0 or more, found " + std::to_string(options.topK));
+  if (!(options.topP > 0 && options.topP <= 1))
+    throw std::invalid_argument("Sampler: expected topP above 0 and up to 1, found " + std::to_string(options.topP));
+}
+
+int Sampler::operator()(const Eigen::Ref<const Eigen::VectorXf>& scores) {
+  Index best = 0;
+  for (Index i = 0; i < scores.size(); ++i) {
+    if (std::isnan(scores(i))) throw std::domain_error("Sampler: the score of token " + std::to_string(i) + " is NaN");
+    if (scores(i) > scores(best)) best = i;
+  }
+  if (scores.size() == 0 || !std::isfinite(scores(best)))
+    throw std::domain_error("Sampler: expected a largest score that is finite");
+  if (m_options.temperature == 0) return static_cast<int>(best);
+
+  // Weights relative to the best: the largest is 1, whatever the scores.
+  m_candidates.clear();
+  for (Index i = 0; i < scores.size(); ++i) {
+    const double distance = static_cast<double>(scores(i)) - static_cast<double>(scores(best));
+    const double weight = std::exp(distance / m_options.temperature);
+    if (weight > 0) m_candidates.push_back({weight, static_cast<int>(i)});
+  }
+  keepTopK();
+  keepTopP();
+  return draw();
+}
+
+namespace {
+/** The more probable first, of equals the smaller token. */
+struct MoreProbable {
+  template <typename C>
+  bool operator()(const C& a, const C& b) const {
+    return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+  }
+};
+}  // namespace
+
+void Sampler::keepTopK() {
+  const auto k = static_cast<std::size_t>(m_options.topK);
+  if (k == 0 || k >= m_candidates.size()) return;
+  const auto end = m_candidates.begin() + m_options.topK;
+  std::nth_element(m_candidates.begin(), end - 1, m_candidates.end(), MoreProbable());
+  m_candidates.erase(end, m_candidates.end());
+}
+
+void Sampler::keepTopP() {
+  if (m_options.topP >= 1) return;
+  double total = 0;
+  for (const Candidate& c : m_candidates) total += c.weight;
+  // All that lie below this sum to less than 1 - p, so that the others reach p without them: sorting a vocabulary is
+  // dear.
+  const double least = (1 - m_options.topP) * total / static_cast<double>(m_candidates.size());
+  const auto end = std::partition(m_candidates.begin(), m_candidates.end(),
+                                  [least](const Candidate& c) { return c.weight >= least; });
+  std::sort(m_candidates.begin(), end, MoreProbable());
+  double reached = 0;
+  auto last = m_candidates.begin();
+  while (last != end && reached < m_options.topP * total) reached += (last++)->weight;
+  m_candidates.erase(std::max(last, m_candidates.begin() + 1), m_candidates.end());
+}
+
+int Sampler::draw() {
+  double total = 0;
+  for (const Candidate& c : m_candidates) total += c.weight;
+  double left = static_cast<double>(m_random() >> 11) * 0x1p-53 * total;
+  for (const Candidate& c : m_candidates) {
+    if (left < c.weight) return c.token;
+    left -= c.weight;
+  }
+  return m_candidates.back().token;  // rounding used up what was left
+}
+
+}  // namespace llm
+}  // namespace EigenQ
