@@ -5,7 +5,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/EigenQ)
 
-install(TARGETS eigenq eigenq_io EXPORT EigenQTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(TARGETS eigenq eigenq_io eigenq_llm EXPORT EigenQTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(TARGET eigenq_cuda)
   # An export set of its own: only who asks for the component needs a CUDA toolkit.
   install(TARGETS eigenq_cuda EXPORT EigenQCudaTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
