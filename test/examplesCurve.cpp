@@ -81,6 +81,13 @@ BOOST_AUTO_TEST_CASE(progressIsTenLinesWithoutATerminal) {
   BOOST_TEST(count(out.str(), "label: step 200/200  loss 1.250  ") == 1);
 }
 
+BOOST_AUTO_TEST_CASE(progressMayComeInLeaps) {
+  std::ostringstream out;
+  Progress progress(out, false, "label", 100);
+  for (const long step : {7L, 19L, 65L, 69L, 100L}) progress.update(step, step, 1);
+  BOOST_TEST(count(out.str(), "\n") == 3);  // at 19, 65 and 100
+}
+
 BOOST_AUTO_TEST_CASE(progressIsOneLineOnATerminal) {
   std::ostringstream out;
   Progress progress(out, true, "label", 3);

@@ -39,37 +39,36 @@ const std::string kText = [] {
   return text;
 }();
 
-Model nf4Of(const Model& model) {
-  return model.withWeights([](const Weight& w) -> Weight {
-    return EigenQ::NF4Matrix(std::get<Parameter>(w).value(), 32, EigenQ::Statistics::kNested);
+Model<Host> nf4Of(const Model<Host>& model) {
+  return model.withWeights([](const Weight<Host>& w) -> Weight<Host> {
+    return EigenQ::NF4Matrix(std::get<Parameter<Host>>(w).value(), 32, EigenQ::Statistics::kNested);
   });
 }
 
 /** The dense model of the same values. */
-Model dequantised(const Model& model) {
-  return model.withWeights([](const Weight& w) -> Weight {
-    return Parameter(Eigen::MatrixXf(std::get<EigenQ::NF4Matrix>(w)), "dequantised", false);
+Model<Host> dequantised(const Model<Host>& model) {
+  return model.withWeights([](const Weight<Host>& w) -> Weight<Host> {
+    return Parameter<Host>(Eigen::MatrixXf(std::get<EigenQ::NF4Matrix>(w)), "dequantised", false);
   });
 }
 
-std::vector<double> losses(Model& model, const TrainOptions& options) {
-  Trainer trainer(model, kText, options);
-  std::vector<double> all;
-  for (Index i = 0; i < options.steps; ++i) all.push_back(trainer.step());
-  return all;
+std::vector<double> losses(Model<Host>& model, const TrainOptions& options) {
+  Trainer<Host> trainer(model, kText, options);
+  for (Index i = 0; i < options.steps; ++i) trainer.step();
+  return trainer.takeLosses();
 }
 
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(anUntrainedModelKnowsNothing) {
-  Model model(smallModel(), 1);
+  Model<Host> model(smallModel(), 1);
   // Scores of variance 1: log E exp(score) = 1/2 above that of a uniform guess.
   BOOST_TEST(heldOutLoss(model, kText, 1) == std::log(256.0) + 0.5, boost::test_tools::tolerance(0.15));
 }
 
 BOOST_AUTO_TEST_CASE(quantisedModelsComputeWhatTheirValuesSay) {
-  const Model model(smallModel(), 1);
-  Model nf4 = nf4Of(model), dense = dequantised(nf4);
+  const Model<Host> model(smallModel(), 1);
+  Model<Host> nf4 = nf4Of(model), dense = dequantised(nf4);
   // Two float forward passes of one function in different orders of summation.
   BOOST_TEST(heldOutLoss(nf4, kText, 1) == heldOutLoss(dense, kText, 1), boost::test_tools::tolerance(1e-5));
   const Variant v = measure("NF4", nf4, 1);
@@ -78,13 +77,37 @@ BOOST_AUTO_TEST_CASE(quantisedModelsComputeWhatTheirValuesSay) {
 }
 
 BOOST_AUTO_TEST_CASE(trainingLearns) {
-  Model model(smallModel(), 1);
+  Model<Host> model(smallModel(), 1);
   const std::vector<double> all = losses(model, shortTraining(1));
   BOOST_TEST(all.back() < 0.7 * all.front());
 }
 
+BOOST_AUTO_TEST_CASE(lossesMayBeTakenNowAndThen) {
+  Model<Host> one(smallModel(), 1), two(smallModel(), 1);
+  const TrainOptions options = shortTraining(2);
+  const std::vector<double> expected = losses(one, options);
+  Trainer<Host> trainer(two, kText, options);
+  BOOST_TEST(trainer.takeLosses().empty());
+  std::vector<double> found;
+  for (Index i = 1; i <= options.steps; ++i) {
+    trainer.step();
+    if (i % 5 != 0 && i != options.steps) continue;
+    for (const double loss : trainer.takeLosses()) found.push_back(loss);
+  }
+  BOOST_TEST(found == expected, boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(aLossThatIsNoNumberNamesItsStep) {
+  Model<Host> model(smallModel(), 1);
+  TrainOptions options = shortTraining(2);
+  options.learningRate = 1e30;
+  BOOST_CHECK_EXCEPTION(losses(model, options), std::runtime_error, [](const std::exception& e) {
+    return std::string(e.what()).find("step 2: the loss is not finite") != std::string::npos;
+  });
+}
+
 BOOST_AUTO_TEST_CASE(lossesDoNotDependOnThreads) {
-  Model one(smallModel(), 1), two(smallModel(), 1);
+  Model<Host> one(smallModel(), 1), two(smallModel(), 1);
   TrainOptions options = shortTraining(4);
   const std::vector<double> expected = losses(one, options);
   options.threads = 3;
@@ -93,21 +116,21 @@ BOOST_AUTO_TEST_CASE(lossesDoNotDependOnThreads) {
 }
 
 BOOST_AUTO_TEST_CASE(shardsAddUpToTheWholeBatch) {
-  Model one(smallModel(), 1), four(smallModel(), 1);
+  Model<Host> one(smallModel(), 1), four(smallModel(), 1);
   const double whole = losses(one, shortTraining(1))[1], shards = losses(four, shortTraining(4))[1];
   // After one update, by gradients that differ in rounding only.
   BOOST_TEST(whole == shards, boost::test_tools::tolerance(1e-4));
 }
 
 BOOST_AUTO_TEST_CASE(freshAdaptersChangeNothing) {
-  Model model = nf4Of(Model(smallModel(), 1));
+  Model<Host> model = nf4Of(Model<Host>(smallModel(), 1));
   const double before = heldOutLoss(model, kText, 1);
   attachAdapters(model, {4, 8, 0.5}, 1);
   BOOST_TEST(heldOutLoss(model, kText, 1) == before);  // 0.5: and dropout is off where nobody trains
 }
 
 BOOST_AUTO_TEST_CASE(fineTuningMovesAdaptersOnly) {
-  Model model = nf4Of(Model(smallModel(), 1));
+  Model<Host> model = nf4Of(Model<Host>(smallModel(), 1));
   attachAdapters(model, {4, 8, 0.1}, 1);
   const std::uint64_t frozen = frozenChecksum(model);
   BOOST_TEST(model.trainable().size() == 2u * (2 * 7 + 1));
@@ -117,11 +140,11 @@ BOOST_AUTO_TEST_CASE(fineTuningMovesAdaptersOnly) {
 }
 
 BOOST_AUTO_TEST_CASE(checksumSeesOneBit) {
-  Model model = nf4Of(Model(smallModel(), 1));
+  Model<Host> model = nf4Of(Model<Host>(smallModel(), 1));
   attachAdapters(model, {4, 8, 0}, 1);
   const std::uint64_t frozen = frozenChecksum(model);
   bool first = true;
-  model.forEachLinear([&first](Linear& linear) {
+  model.forEachLinear([&first](Linear<Host>& linear) {
     if (!std::exchange(first, false)) return;
     const auto& w = std::get<EigenQ::NF4Matrix>(linear.weight);
     EigenQ::ByteVector packed = w.packed();
@@ -145,12 +168,21 @@ BOOST_AUTO_TEST_CASE(drawsFollowTheScores) {
 }
 
 BOOST_AUTO_TEST_CASE(samplesContinueThePromptReproducibly) {
-  Model model(smallModel(), 1);
+  Model<Host> model(smallModel(), 1);
   const std::string text = generate(model, "begin", 20, 0.8, 7);  // longer than the context
   BOOST_TEST(text.size() == 25u);
   BOOST_TEST(text.substr(0, 5) == "begin");
   BOOST_TEST(text == generate(model, "begin", 20, 0.8, 7));
   BOOST_TEST(text != generate(model, "begin", 20, 0.8, 8));
+}
+
+BOOST_AUTO_TEST_CASE(whatStandsBehindAPromptDoesNotMatter) {
+  Model<Host> model(smallModel(), 1);
+  const auto logits = [&model](Index columns) {
+    EigenQ::ad::Tape<float> tape;
+    return Eigen::VectorXf(model.logits(model.features(tape, prompt("abc", columns))).value().col(2));
+  };
+  BOOST_TEST((logits(3) - logits(8)).cwiseAbs().maxCoeff() < 1e-5f);
 }
 
 BOOST_AUTO_TEST_CASE(tablesCompareWithTheFirstRow) {

@@ -42,11 +42,11 @@ inline Batch windows(const std::string& text, const std::vector<Index>& starts, 
   return batch;
 }
 
-/** One sequence, to be continued. */
-inline Batch prompt(const std::string& text) {
-  const auto length = static_cast<Index>(text.size());
+/** One sequence, to be continued, in \a length columns: zeros stand behind the text, which does not attend to them. */
+inline Batch prompt(const std::string& text, Index length) {
+  const auto given = static_cast<Index>(text.size());
   Batch batch;
-  batch.tokens = Eigen::VectorXi::NullaryExpr(length, [&text](Index i) { return byteAt(text, i); });
+  batch.tokens = Eigen::VectorXi::NullaryExpr(length, [&](Index i) { return i < given ? byteAt(text, i) : 0; });
   batch.positions = Eigen::VectorXi::LinSpaced(length, 0, static_cast<int>(length) - 1);
   batch.offsets = Eigen::Vector2i(0, static_cast<int>(length));
   return batch;

@@ -7,38 +7,39 @@
 #include <utility>
 #include <variant>
 
-#include <eigen_q/Core>
-#include <unsupported/eigen_q/Autodiff>
-
-#include "ModelOptions.h"
+#include "Place.h"
 
 namespace finetune {
 
-using Tape = EigenQ::ad::Tape<float>;
-using Var = EigenQ::ad::Var<float>;
-using Parameter = EigenQ::ad::Parameter<float>;
-
-using Weight = std::variant<Parameter, EigenQ::Int8Matrix, EigenQ::NF4Matrix>;
+template <typename Place>
+using Weight = std::variant<Parameter<Place>, Int8Matrix<Place>, NF4Matrix<Place>>;
 
 /** A low-rank update B A beside a weight. */
+template <typename Place>
 struct Adapter {
-  Parameter a;  // r×in
-  Parameter b;  // out×r
+  Parameter<Place> a;  // r×in
+  Parameter<Place> b;  // out×r
   EigenQ::ad::LoraOptions options;
 };
 
 /** Parameters do not copy by accident: whoever wants a second one says so. */
-inline Parameter clone(const Parameter& p) { return Parameter(p.value(), p.name(), p.requiresGrad()); }
-inline Weight clone(const Weight& weight) {
-  if (const auto* p = std::get_if<Parameter>(&weight)) return clone(*p);
+template <typename Place>
+Parameter<Place> clone(const Parameter<Place>& p) {
+  return Parameter<Place>(PlaceTraits<Place>::toHost(p.value()), p.name(), p.requiresGrad());
+}
+inline Weight<Host> clone(const Weight<Host>& weight) {
+  if (const auto* p = std::get_if<Parameter<Host>>(&weight)) return clone(*p);
   if (const auto* q = std::get_if<EigenQ::Int8Matrix>(&weight)) return *q;
   return std::get<EigenQ::NF4Matrix>(weight);
 }
 
 /** y = W x, or W x + scale·B A dropout(x) where an adapter is attached. W is out×in. */
+template <typename Place>
 struct Linear {
-  Weight weight;
-  std::optional<Adapter> adapter;
+  using Var = EigenQ::ad::Var<float, Place>;
+
+  Weight<Place> weight;
+  std::optional<Adapter<Place>> adapter;
 
   Var operator()(const Var& x) {
     return std::visit([&](auto& w) { return adapter ? adapted(w, x) : EigenQ::ad::linear(w, x); }, weight);
@@ -53,9 +54,9 @@ struct Linear {
 
   /** Bytes of W as it is stored, statistics included. */
   Index weightBytes() const {
-    if (const auto* p = std::get_if<Parameter>(&weight)) return p->size() * Index(sizeof(float));
-    if (const auto* q = std::get_if<EigenQ::Int8Matrix>(&weight)) return q->sizeInBytes();
-    return std::get<EigenQ::NF4Matrix>(weight).sizeInBytes();
+    if (const auto* p = std::get_if<Parameter<Place>>(&weight)) return p->size() * Index(sizeof(float));
+    if (const auto* q = std::get_if<Int8Matrix<Place>>(&weight)) return q->sizeInBytes();
+    return std::get<NF4Matrix<Place>>(weight).sizeInBytes();
   }
 
  private:

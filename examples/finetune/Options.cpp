@@ -65,6 +65,8 @@ void addTraining(CLI::App& app, Options& o) {
       ->check(CLI::PositiveNumber);
   app.add_option("--seed", o.seed, "Of weights, batches, dropout and samples");
   app.add_option("--threads", o.threads, "0: one per core")->check(CLI::Range(0, 1024));
+  app.add_option("--device", o.device, "Where to compute; cuda needs a GPU and a build with EigenQ::Cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_flag("--quick", o.quick, "A run of a few seconds: other defaults, see --quick --help");
 }
 

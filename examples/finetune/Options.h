@@ -30,6 +30,7 @@ struct Options {
   Index shards = 2;
   std::uint64_t seed = 1;
   int threads = 0;  // 0: as many as there are cores
+  std::string device = "cpu";
 
   std::string prompt = "The ";
   Index sample = 300;  // bytes

@@ -30,11 +30,12 @@ class Progress {
   Progress(std::ostream& out, bool terminal, std::string label, long total)
       : m_out(out), m_terminal(terminal), m_label(std::move(label)), m_total(total), m_start(Clock::now()) {}
 
-  /** \param done  steps so far, the last one included; \a tokens in them. */
+  /** \param done  steps so far, more than at the last call; \a tokens in them. */
   void update(long done, long tokens, double loss) {
     const Clock::time_point now = Clock::now();
     const bool last = done >= m_total;
-    if (!isDue(done, now, last)) return;
+    const long before = std::exchange(m_done, done);
+    if (!isDue(done, before, now, last)) return;
     m_shown = now;
     const double elapsed = std::chrono::duration<double>(now - m_start).count();
     const double eta = elapsed * static_cast<double>(m_total - done) / static_cast<double>(done);
@@ -49,10 +50,10 @@ class Progress {
   }
 
  private:
-  bool isDue(long done, Clock::time_point now, bool last) const {
+  bool isDue(long done, long before, Clock::time_point now, bool last) const {
     if (last) return true;
     if (m_terminal) return now - m_shown >= std::chrono::milliseconds(100);
-    return done * 10 / m_total != (done - 1) * 10 / m_total;
+    return done * 10 / m_total != before * 10 / m_total;
   }
 
   std::string bar(long done) const {
@@ -67,6 +68,7 @@ class Progress {
   bool m_terminal;
   std::string m_label;
   long m_total;
+  long m_done = 0;
   Clock::time_point m_start;
   Clock::time_point m_shown = {};
 };

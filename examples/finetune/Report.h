@@ -24,9 +24,10 @@ struct Variant {
 };
 
 /** Counts and bytes of the projections and the head; embedding and norms stay float in every variant. */
-inline Variant measure(const std::string& name, Model& model, double perplexity) {
+template <typename Place>
+Variant measure(const std::string& name, Model<Place>& model, double perplexity) {
   Variant v{name, 0, 0, perplexity};
-  model.forEachLinear([&v](const Linear& linear) {
+  model.forEachLinear([&v](const Linear<Place>& linear) {
     v.weights += linear.rows() * linear.cols();
     v.bytes += linear.weightBytes();
   });
@@ -62,14 +63,16 @@ class Checksum {
 };
 
 /** Of everything that fine-tuning must not touch: codes, statistics and tables of the quantised weights, embedding and
- * norms. Throws std::bad_variant_access where a weight is not NF4. */
-inline std::uint64_t frozenChecksum(Model& model) {
+ * norms, from where they are. Throws std::bad_variant_access where a weight is not NF4. */
+template <typename Place>
+std::uint64_t frozenChecksum(Model<Place>& model) {
   Checksum sum;
-  model.forEachParameter([&sum](const Parameter& p) {
-    if (!p.requiresGrad()) sum.add(p.value());
+  using Traits = PlaceTraits<Place>;
+  model.forEachParameter([&sum](const Parameter<Place>& p) {
+    if (!p.requiresGrad()) sum.add(Traits::toHost(p.value()));
   });
-  model.forEachLinear([&sum](const Linear& linear) {
-    const auto& w = std::get<EigenQ::NF4Matrix>(linear.weight);
+  model.forEachLinear([&sum](const Linear<Place>& linear) {
+    const EigenQ::NF4Matrix& w = Traits::toHost(std::get<NF4Matrix<Place>>(linear.weight));
     sum.add(w.packed());
     sum.add(w.state().codeTable());
     sum.add(w.state().absmax());

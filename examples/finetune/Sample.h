@@ -2,6 +2,7 @@
 #ifndef EIGENQ_FINETUNE_SAMPLE_H
 #define EIGENQ_FINETUNE_SAMPLE_H
 
+#include <algorithm>
 #include <random>
 #include <string>
 
@@ -22,16 +23,20 @@ inline Index draw(const Eigen::VectorXf& scores, double temperature, std::mt1993
 }
 
 /** Continues \a text by \a count bytes, each drawn from the model's prediction after the last context of them. */
-inline std::string generate(Model& model, std::string text, Index count, double temperature, std::uint64_t seed) {
-  const auto context = static_cast<std::size_t>(model.options().context);
+template <typename Place>
+std::string generate(Model<Place>& model, std::string text, Index count, double temperature, std::uint64_t seed) {
+  using Traits = PlaceTraits<Place>;
+  const Index context = model.options().context;
   std::mt19937_64 random(seed);
-  Tape tape;
-  const EigenQ::ad::NoGradGuard<float> guard(tape);
+  EigenQ::ad::Tape<float, Place> tape;
+  const EigenQ::ad::NoGradGuard<float, Place> guard(tape);
   for (Index i = 0; i < count; ++i) {
     tape.clear();
-    const Batch batch = prompt(text.size() > context ? text.substr(text.size() - context) : text);
-    const Var last = middleCols(model.features(tape, batch), batch.tokens.size() - 1, 1);
-    text += static_cast<char>(draw(model.logits(last).value().col(0), temperature, random));
+    const Index length = std::min(context, static_cast<Index>(text.size()));
+    const std::string seen = text.substr(text.size() - static_cast<std::size_t>(length));
+    const auto features = model.features(tape, prompt(seen, Traits::kPadPrompts ? context : length));
+    const auto logits = model.logits(middleCols(features, length - 1, 1));
+    text += static_cast<char>(draw(Traits::toHost(logits.value()).col(0), temperature, random));
   }
   return text;
 }

@@ -3,10 +3,11 @@
 #ifndef EIGENQ_FINETUNE_TRAINER_H
 #define EIGENQ_FINETUNE_TRAINER_H
 
+#include <algorithm>
+#include <cmath>
 #include <deque>
 #include <limits>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -31,13 +32,14 @@ struct TrainOptions {
   int threads = 1;
 };
 
-/** Trains what is trainable in a model. The batch is split into shards, each with a tape and a replica of its own;
+/** Trains what is trainable in a model. The batch is split into shards, each with a tape and random numbers of its own;
  * their gradients are added in the order of the shards. So the losses depend on the number of shards, not of threads.
- */
+ * On the host shards run side by side, each on a replica; on a device, one after another on the model itself. */
+template <typename Place>
 class Trainer {
  public:
   /** \a model and \a text outlive the trainer; the text is longer than a window. */
-  Trainer(Model& model, const std::string& text, const TrainOptions& options)
+  Trainer(Model<Place>& model, const std::string& text, const TrainOptions& options)
       : m_model(model),
         m_text(text),
         m_options(options),
@@ -45,26 +47,41 @@ class Trainer {
         m_schedule(EigenQ::ad::Schedule::cosine(options.learningRate, options.steps, options.warmup,
                                                 options.learningRate / 20)),
         m_random(options.seed),
-        m_shards(static_cast<std::size_t>(options.shards)) {
+        m_shards(static_cast<std::size_t>(options.shards)),
+        m_losses(options.shards, options.steps) {
     for (std::size_t s = 0; s < m_shards.size(); ++s) {
-      if (s > 0) m_shards[s].replica = std::make_unique<Model>(model.replica());
+      if constexpr (PlaceTraits<Place>::kReplicas)
+        if (s > 0) m_shards[s].replica = std::make_unique<Model<Place>>(model.replica());
       m_shards[s].tape.setSeed(options.seed * m_shards.size() + s);
     }
   }
 
-  /** One update. \returns the mean loss of its batch before it, in nats per byte. Throws std::runtime_error where that
-   * is no number any more. */
-  double step() {
-    m_learningRate = m_schedule(m_step++);
+  /** One of the options' steps: an update. */
+  void step() {
+    m_learningRate = m_schedule(m_step);
     m_optimizer.setLearningRate(m_learningRate);
     m_optimizer.zeroGrad();
-    const double loss = backward();
-    if (!std::isfinite(loss))
-      throw std::runtime_error("step " + std::to_string(m_step) +
-                               ": the loss is not finite; try a smaller learning rate");
-    EigenQ::ad::clipGradNorm(m_optimizer.parameters(), m_options.clip);
+    backward();
+    clipGradNorm(m_optimizer.parameters(), m_options.clip);
     m_optimizer.step();
-    return loss;
+    ++m_step;
+  }
+
+  /** The mean losses of the steps since the last call, each of its batch before the update, in nats per byte. Waits for
+   * a device. Throws std::runtime_error where one is no number any more. */
+  std::vector<double> takeLosses() {
+    const Eigen::MatrixXf ofShards = PlaceTraits<Place>::toHost(m_losses.middleCols(m_taken, m_step - m_taken));
+    std::vector<double> means;
+    for (Index i = 0; i < ofShards.cols(); ++i) {
+      double mean = 0;
+      for (const float loss : ofShards.col(i)) mean += static_cast<double>(loss) / static_cast<double>(m_shards.size());
+      if (!std::isfinite(mean))
+        throw std::runtime_error("step " + std::to_string(m_taken + i + 1) +
+                                 ": the loss is not finite; try a smaller learning rate");
+      means.push_back(mean);
+    }
+    m_taken = m_step;
+    return means;
   }
 
   double learningRate() const { return m_learningRate; }
@@ -72,9 +89,8 @@ class Trainer {
 
  private:
   struct Shard {
-    Tape tape;
-    std::unique_ptr<Model> replica;  // the first shard works on the model itself
-    double loss = 0;
+    EigenQ::ad::Tape<float, Place> tape;
+    std::unique_ptr<Model<Place>> replica;  // null: works on the model itself
   };
 
   static EigenQ::ad::AdamWOptions optimizerOptions(const TrainOptions& o) {
@@ -85,32 +101,29 @@ class Trainer {
     return adamw;
   }
 
-  /** Leaves the gradient of the mean loss in the model's parameters. \returns that loss. */
-  double backward() {
+  /** Leaves the gradient of the mean loss in the model's parameters. */
+  void backward() {
     const Index length = m_model.options().context;
     const std::vector<Index> starts = randomStarts(m_text, m_options.batch, length, m_random);
     const auto part = static_cast<std::ptrdiff_t>(starts.size() / m_shards.size());
     parallelFor(m_shards.size(), m_options.threads, [&](std::size_t s, std::size_t) {
       const auto first = starts.begin() + static_cast<std::ptrdiff_t>(s) * part;
-      backward(m_shards[s], windows(m_text, {first, first + part}, length));
+      backward(s, windows(m_text, {first, first + part}, length));
     });
-    double loss = 0;
-    for (const Shard& shard : m_shards) loss += shard.loss / static_cast<double>(m_shards.size());
     addReplicas();
-    return loss;
   }
 
-  void backward(Shard& shard, const Batch& batch) {
+  void backward(std::size_t s, const Batch& batch) {
+    Shard& shard = m_shards[s];
     if (shard.replica) copyValues(*shard.replica);
-    Model& model = shard.replica ? *shard.replica : m_model;
     shard.tape.clear();
-    const Var loss = model.loss(shard.tape, batch);
+    const auto loss = (shard.replica ? *shard.replica : m_model).loss(shard.tape, batch);
     shard.tape.backward(loss / static_cast<double>(m_shards.size()));
-    shard.loss = static_cast<double>(loss.item());
+    m_losses.block(static_cast<Index>(s), m_step, 1, 1).noalias() = loss.value();
   }
 
-  void copyValues(Model& replica) const {
-    const std::vector<Parameter*> copies = replica.trainable();
+  void copyValues(Model<Place>& replica) const {
+    const std::vector<Parameter<Place>*> copies = replica.trainable();
     for (std::size_t i = 0; i < copies.size(); ++i) {
       copies[i]->mutableValue() = m_optimizer.parameters()[i]->value();
       copies[i]->zeroGrad();
@@ -120,42 +133,49 @@ class Trainer {
   void addReplicas() {
     for (Shard& shard : m_shards) {
       if (!shard.replica) continue;
-      const std::vector<Parameter*> copies = shard.replica->trainable();
+      const std::vector<Parameter<Place>*> copies = shard.replica->trainable();
       for (std::size_t i = 0; i < copies.size(); ++i) m_optimizer.parameters()[i]->mutableGrad() += copies[i]->grad();
     }
   }
 
-  Model& m_model;
+  Model<Place>& m_model;
   const std::string& m_text;
   TrainOptions m_options;
-  EigenQ::ad::AdamW<float> m_optimizer;
+  EigenQ::ad::AdamW<float, Place> m_optimizer;
   EigenQ::ad::Schedule m_schedule;
   std::mt19937_64 m_random;
-  std::deque<Shard> m_shards;  // tapes do not move
+  std::deque<Shard> m_shards;                       // tapes do not move
+  typename Place::template Matrix<float> m_losses;  // shards×steps, where they were computed
   Index m_step = 0;
+  Index m_taken = 0;  // steps whose losses have been taken
   double m_learningRate = 0;
 };
 
 /** Mean loss in nats per byte, without dropout, over consecutive windows of a text: all of them, or \a limit evenly
  * spread ones. */
-inline double heldOutLoss(Model& model, const std::string& text, int threads,
-                          Index limit = std::numeric_limits<Index>::max()) {
-  constexpr std::size_t kWindows = 8;  // in one batch
+template <typename Place>
+double heldOutLoss(Model<Place>& model, const std::string& text, int threads,
+                   Index limit = std::numeric_limits<Index>::max()) {
+  constexpr Index kWindows = 8;  // in one batch
   const Index length = model.options().context;
   const std::vector<Index> starts = consecutiveStarts(text, length, limit);
-  const std::size_t batches = (starts.size() + kWindows - 1) / kWindows;
-  std::vector<double> sums(batches);
-  std::deque<Tape> tapes(static_cast<std::size_t>(threads));
-  parallelFor(batches, threads, [&](std::size_t b, std::size_t member) {
-    const auto first = starts.begin() + static_cast<std::ptrdiff_t>(b * kWindows);
-    const auto last = starts.begin() + static_cast<std::ptrdiff_t>(std::min(starts.size(), (b + 1) * kWindows));
-    Tape& tape = tapes[member];
+  const auto count = static_cast<Index>(starts.size()), batches = (count + kWindows - 1) / kWindows;
+  const auto endOf = [count](Index b) { return std::min(count, (b + 1) * kWindows); };
+  typename Place::template Matrix<float> means(1, batches);
+  std::deque<EigenQ::ad::Tape<float, Place>> tapes(static_cast<std::size_t>(threads));
+  parallelFor(static_cast<std::size_t>(batches), threads, [&](std::size_t i, std::size_t member) {
+    const auto b = static_cast<Index>(i);
+    EigenQ::ad::Tape<float, Place>& tape = tapes[member];
     tape.clear();
-    const EigenQ::ad::NoGradGuard<float> guard(tape);
-    sums[b] = static_cast<double>(model.loss(tape, windows(text, {first, last}, length)).item()) *
-              static_cast<double>(last - first);
+    const EigenQ::ad::NoGradGuard<float, Place> guard(tape);
+    const Batch batch = windows(text, {starts.begin() + b * kWindows, starts.begin() + endOf(b)}, length);
+    means.col(b).noalias() = model.loss(tape, batch).value();
   });
-  return std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(starts.size());
+  const Eigen::MatrixXf found = PlaceTraits<Place>::toHost(means);
+  double sum = 0;
+  for (Index b = 0; b < batches; ++b)
+    sum += static_cast<double>(found(b)) * static_cast<double>(endOf(b) - b * kWindows);
+  return sum / static_cast<double>(count);
 }
 
 }  // namespace finetune

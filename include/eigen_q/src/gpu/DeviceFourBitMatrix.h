@@ -81,6 +81,16 @@ class FourBitMatrix : public DeviceQuantizedBase<FourBitMatrix<kType>> {
                       QuantState(kType, m_shape.blockSize, m_dtype, {m_rows, m_cols}, std::move(n), std::move(table)));
   }
 
+  /** Bytes of codes and statistics, as on the host. */
+  Index sizeInBytes() const {
+    const Index values = m_rows * m_cols, blocks = EigenQ::internal::blockCount(values, m_shape.blockSize);
+    const Index codes = EigenQ::internal::packedSize(values);
+    if (!m_shape.nested) return codes + blocks * Index(sizeof(float));
+    const Index floats =
+        EigenQ::internal::blockCount(blocks, m_shape.nestedBlockSize) + EigenQ::internal::kByteLevels + 1;
+    return codes + blocks + floats * Index(sizeof(float));
+  }
+
   Index blockSize() const { return m_shape.blockSize; }
   bool isNested() const { return m_shape.nested; }
 

@@ -55,6 +55,9 @@ class Int8Matrix : public DeviceQuantizedBase<Int8Matrix> {
     return EigenQ::Int8Matrix(std::move(hostCodes), std::move(absmax), "gpu::Int8Matrix");
   }
 
+  /** Bytes of codes and absmax, as on the host. */
+  Index sizeInBytes() const { return m_rows * m_cols + m_rows * Index(sizeof(float)); }
+
   /** Device memory: codes row-major, n values of absmax. */
   std::int8_t* codes() const { return m_block ? static_cast<std::int8_t*>(m_block->data()) : nullptr; }
   float* rowAbsmax() const {

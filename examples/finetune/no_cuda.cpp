@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MPL-2.0
+// --device cuda, in builds without EigenQ::Cuda.
+#include <stdexcept>
+
+#include "OnDevice.h"
+
+namespace finetune {
+
+int runOnDevice(Options) {
+  throw std::runtime_error(
+      "--device cuda: this program was built without EigenQ::Cuda; configure with -D EIGENQ_WITH_CUDA=ON where the "
+      "CUDA "
+      "toolkit is");
+}
+
+}  // namespace finetune
