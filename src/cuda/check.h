@@ -6,6 +6,8 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <eigen_q/src/DeviceSupport.h>
+
 namespace EigenQ {
 namespace gpu {
 namespace internal {
@@ -13,6 +15,10 @@ namespace internal {
 /** Throws CudaError, or the class of it that fits the status. */
 [[noreturn]] void throwCudaError(cudaError_t status, const char* expression, const char* file, int line);
 [[noreturn]] void throwCublasError(cublasStatus_t status, const char* expression, const char* file, int line);
+
+/** Throws NoCudaDevice, saying what to do, where this build has no code for a device. \param index  the device's number
+ */
+void requireCode(const DeviceProperties& device, int index, const char* file, int line);
 
 inline void check(cudaError_t status, const char* expression, const char* file, int line) {
   if (status != cudaSuccess) throwCudaError(status, expression, file, line);

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <string>
 
+#include "architectures.h"
 #include "context_state.h"
 #include "plan_cache.h"
 
@@ -10,30 +11,6 @@ namespace EigenQ {
 namespace gpu {
 namespace internal {
 namespace {
-
-/** "src/cuda/x.cu:12" of a longer path: where the sources lie is nobody's business. */
-std::string placeOf(const char* file, int line) {
-  std::string path = file;
-  const std::size_t ours = path.rfind("src/cuda/");
-  if (ours != std::string::npos) path.erase(0, ours);
-  return path + ":" + std::to_string(line);
-}
-
-bool meansNoDevice(cudaError_t status) {
-  switch (status) {
-    case cudaErrorNoDevice:
-    case cudaErrorInsufficientDriver:
-    case cudaErrorInvalidDevice:
-    case cudaErrorNoKernelImageForDevice:
-    case cudaErrorInitializationError:
-    case cudaErrorSystemDriverMismatch:
-    case cudaErrorDevicesUnavailable:
-    case cudaErrorStubLibrary:
-      return true;
-    default:
-      return false;
-  }
-}
 
 /** The pools of the devices, one each for all contexts. The driver's default pool would be shared with other libraries,
  * whose settings are not ours to change. */
@@ -71,23 +48,6 @@ class Pools {
 thread_local Context* t_current = nullptr;
 
 }  // namespace
-
-void throwCudaError(cudaError_t status, const char* expression, const char* file, int line) {
-  (void)cudaGetLastError();  // so that the next launch does not report this one again
-  const std::string what =
-      std::string(expression) + ": " + cudaGetErrorName(status) + ": " + cudaGetErrorString(status);
-  const std::string place = placeOf(file, line);
-  if (status == cudaErrorMemoryAllocation) throw CudaOutOfMemory(what, status, place);
-  if (meansNoDevice(status)) throw NoCudaDevice(what, status, place);
-  throw CudaError(what, status, place);
-}
-
-void throwCublasError(cublasStatus_t status, const char* expression, const char* file, int line) {
-  const std::string what =
-      std::string(expression) + ": " + cublasLtGetStatusName(status) + ": " + cublasLtGetStatusString(status);
-  if (status == CUBLAS_STATUS_ALLOC_FAILED) throw CudaOutOfMemory(what, status, placeOf(file, line));
-  throw CudaError(what, status, placeOf(file, line));
-}
 
 StreamHandle::StreamHandle(int device) : m_device(device) {
   const DeviceGuard guard(device);
@@ -127,15 +87,20 @@ void* allocate(const StreamHandle& stream, std::size_t bytes) {
 }
 
 void release(const StreamHandle& stream, void* memory) noexcept {
-  if (memory) (void)cudaFreeAsync(memory, stream.get());  // from destructors, which cannot report
+  if (!memory) return;
+  try {
+    const DeviceGuard guard(stream.device());  // a borrowed stream 0 is the current device's
+    (void)cudaFreeAsync(memory, stream.get());
+  } catch (const CudaError&) {
+    // From destructors, which cannot report. After a fault or at the end of the process nothing can be given back.
+  }
 }
 
 ContextState::ContextState(std::shared_ptr<StreamHandle> handle) : stream(std::move(handle)) {
   cudaDeviceProp p;
   EIGENQ_CUDA_CHECK(cudaGetDeviceProperties(&p, stream->device()));
-  properties.major = p.major;
-  properties.minor = p.minor;
-  properties.name = p.name;
+  properties = {p.major, p.minor, p.name};
+  requireCode(properties, stream->device(), __FILE__, __LINE__);
   multiprocessors = p.multiProcessorCount;
   sharedMemoryPerBlock = p.sharedMemPerBlockOptin;
 }
@@ -225,6 +190,17 @@ int deviceCount() noexcept {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : (cudaGetLastError(), 0);
 }
 
+namespace {
+
+/** Empty where Context::current() will find kernels, or where it will say better why not. */
+std::string whyNoCodeForFirstDevice() {
+  cudaDeviceProp p;
+  if (cudaGetDeviceProperties(&p, 0) != cudaSuccess) return {};
+  return internal::whyNoCode(internal::builtArchitectures(), {p.major, p.minor, p.name}, 0);
+}
+
+}  // namespace
+
 const char* whyNoDevice() noexcept {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -232,7 +208,9 @@ const char* whyNoDevice() noexcept {
     (void)cudaGetLastError();
     return cudaGetErrorString(status);
   }
-  return count > 0 ? nullptr : "no CUDA device";
+  if (count == 0) return "no CUDA device";
+  static const std::string noCode = whyNoCodeForFirstDevice();
+  return noCode.empty() ? nullptr : noCode.c_str();
 }
 
 namespace {
@@ -267,7 +245,10 @@ cudaStream_t Context::stream() const { return m_state->stream->get(); }
 const DeviceProperties& Context::properties() const { return m_state->properties; }
 int Context::multiprocessors() const { return m_state->multiprocessors; }
 
-void Context::synchronize() { EIGENQ_CUDA_CHECK(cudaStreamSynchronize(stream())); }
+void Context::synchronize() {
+  const internal::DeviceGuard guard(device());
+  EIGENQ_CUDA_CHECK(cudaStreamSynchronize(stream()));
+}
 void Context::waitFor(const Context& other) { m_state->stream->waitFor(*other.m_state->stream); }
 
 }  // namespace gpu

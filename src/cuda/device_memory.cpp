@@ -5,6 +5,7 @@
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "context_state.h"
@@ -53,7 +54,19 @@ void MemoryBlock::waitForReaders() {
   m_users->readers.clear();
 }
 
+void MemoryBlock::requireSameDevice(const Context& context) const {
+  if (context.device() == device()) return;
+  throw std::logic_error("EigenQ::gpu: a matrix in the memory of device " + std::to_string(device()) +
+                         " was used by a context of device " + std::to_string(context.device()) +
+                         ": name a context of its own device, or copy it with clone(context)");
+}
+
 void MemoryBlock::beginRead(Context& context) {
+  requireSameDevice(context);
+  waitForWriter(context);
+}
+
+void MemoryBlock::waitForWriter(Context& context) {
   const std::shared_ptr<StreamHandle>& stream = context.state().stream;
   const std::lock_guard<std::mutex> lock(m_users->mutex);
   if (stream == m_users->writer) return;
@@ -63,12 +76,23 @@ void MemoryBlock::beginRead(Context& context) {
 }
 
 void MemoryBlock::beginWrite(Context& context) {
+  requireSameDevice(context);
   const std::shared_ptr<StreamHandle>& stream = context.state().stream;
   const std::lock_guard<std::mutex> lock(m_users->mutex);
   waitForReaders();
   if (stream == m_users->writer) return;
   stream->waitFor(*m_users->writer);
   m_users->writer = stream;
+}
+
+void MemoryBlock::copyTo(void* to, std::size_t bytes, Context& context) {
+  if (bytes == 0) return;
+  waitForWriter(context);
+  const DeviceGuard guard(context.device());
+  if (context.device() == device())
+    EIGENQ_CUDA_CHECK(cudaMemcpyAsync(to, m_data, bytes, cudaMemcpyDeviceToDevice, context.stream()));
+  else  // the pools of other devices are not mapped: a kernel could not read this memory, the copy engine can
+    EIGENQ_CUDA_CHECK(cudaMemcpyPeerAsync(to, context.device(), m_data, device(), bytes, context.stream()));
 }
 
 void upload(void* device, const void* host, std::size_t bytes, Context& context) {
@@ -137,6 +161,7 @@ bool StreamMark::reached() const {
   EIGENQ_CUDA_CHECK(status);
   return true;
 }
+void StreamMark::waitQuietly() const noexcept { (void)cudaEventSynchronize(static_cast<cudaEvent_t>(m_event)); }
 void StreamMark::wait() const { EIGENQ_CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(m_event))); }
 
 }  // namespace internal

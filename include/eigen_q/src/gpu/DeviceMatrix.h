@@ -18,7 +18,7 @@ class HostTransfer;
  * Assignments of products, sums and activations run kernels on the stream of a context, Context::current() or that of
  * y.device(context) = …, and return before they have run. Matrices may be used from several contexts: each waits for
  * the work of others that it depends on. There are no coefficients to read; toHost() copies and waits.
- * \tparam Scalar_  float, Eigen::half or Eigen::bfloat16; int for ids, without arithmetic
+ * \tparam Scalar_  float, Eigen::half or Eigen::bfloat16; others without arithmetic, such as ids and codes
  * \tparam Options  Eigen::ColMajor or Eigen::RowMajor */
 template <typename Scalar_, int Options>
 class DeviceMatrix : public DeviceBase<DeviceMatrix<Scalar_, Options>> {
@@ -52,7 +52,7 @@ class DeviceMatrix : public DeviceBase<DeviceMatrix<Scalar_, Options>> {
     static_assert(std::is_same<typename Derived::Scalar, Scalar>::value,
                   "EIGENQ_fromHost_COPIES_ONE_SCALAR_TYPE__CAST_ON_THE_HOST_OR_WITH_cast_ON_THE_DEVICE");
     DeviceMatrix d(x.rows(), x.cols(), context);
-    d.view().copyFromHost(x, context);
+    if (d.size() > 0) internal::uploadAs<Options>(x, d.data(), context);
     return d;
   }
   /** Queues a copy from \a host, contiguous in this storage order, which stays alive and unchanged until the stream has
@@ -71,10 +71,10 @@ class DeviceMatrix : public DeviceBase<DeviceMatrix<Scalar_, Options>> {
   }
   /** Starts a copy to pinned memory; get() waits for it. */
   HostTransfer<Scalar, Options> toHostAsync(Context& context = Context::current()) const;
+  /** A copy in the memory of the context's device, be it this matrix's own or another. */
   DeviceMatrix clone(Context& context = Context::current()) const {
     DeviceMatrix d(rows(), cols(), context);
-    beginRead(context);
-    internal::copyAsync(d.data(), data(), bytes(), context);
+    if (m_block) m_block->copyTo(d.data(), bytes(), context);
     return d;
   }
 
@@ -153,7 +153,7 @@ class HostTransfer {
         m_cols(cols) {}
   HostTransfer(HostTransfer&&) noexcept = default;
   ~HostTransfer() {
-    if (m_memory.data()) m_mark.wait();  // the device still writes to this memory
+    if (m_memory.data()) m_mark.waitQuietly();  // the device still writes to this memory
   }
 
   bool ready() const { return m_mark.reached(); }

@@ -26,11 +26,17 @@ class MemoryBlock {
   std::size_t bytes() const { return m_bytes; }
   int device() const;
 
+  /** Throw std::logic_error for a context of another device, whose kernels cannot reach this memory. */
   void beginRead(Context& context);
   void beginWrite(Context& context);
 
+  /** Queues a copy of the first \a bytes into memory of the context's device, which may be another than this one's. */
+  void copyTo(void* to, std::size_t bytes, Context& context);
+
  private:
   struct Users;
+  void requireSameDevice(const Context& context) const;
+  void waitForWriter(Context& context);
   void waitForReaders();
 
   void* m_data = nullptr;
@@ -74,6 +80,8 @@ class StreamMark {
 
   bool reached() const;
   void wait() const;
+  /** For destructors: a failure is left to the program's next call, which reports it again. */
+  void waitQuietly() const noexcept;
 
  private:
   void* m_event = nullptr;
