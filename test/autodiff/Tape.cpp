@@ -102,10 +102,39 @@ BOOST_AUTO_TEST_CASE(whatTheLossDoesNotDependOnIsSkipped) {
 BOOST_AUTO_TEST_CASE(leavesAccumulateOverBackwardCallsAndInnerNodesDoNot) {
   Tape<double> tape;
   const Var<double> x = tape.variable(MatrixXd::Constant(1, 1, 5)), y = 3 * x, z = 2 * y;
+  y.retainGrad();
+  BOOST_TEST(y.grad()(0, 0) == 0);
   tape.backward(z);
   tape.backward(z);
   BOOST_TEST(x.grad()(0, 0) == 12);
   BOOST_TEST(y.grad()(0, 0) == 2);
+}
+
+BOOST_AUTO_TEST_CASE(theGradientOfAnInnerNodeIsKeptOnDemandOnly) {
+  Tape<double> tape;
+  const Var<double> x = tape.variable(MatrixXd::Ones(1, 1)), y = 3 * x, z = 2 * y;
+  BOOST_CHECK_THROW(y.grad(), std::logic_error);
+  tape.backward(z);
+  BOOST_CHECK_EXCEPTION(y.grad(), std::logic_error,
+                        [](const auto& e) { return mentions(e, "result of 'scale'") && mentions(e, "retainGrad"); });
+  BOOST_TEST(x.grad()(0, 0) == 6);
+  BOOST_CHECK_THROW(tape.constant(MatrixXd::Ones(1, 1)).retainGrad(), std::logic_error);
+  BOOST_CHECK_NO_THROW(x.retainGrad());
+}
+
+BOOST_AUTO_TEST_CASE(gradientsTakeNoMoreMemoryInADeeperGraph) {
+  const auto reserved = [](int depth, bool backward) {
+    Tape<double> tape;
+    const Var<double> x = tape.variable(MatrixXd::Ones(64, 64));
+    Var<double> y = x;
+    for (int i = 0; i < depth; ++i) y = 0.5 * y + x;
+    if (backward)
+      for (int times = 0; times < 2; ++times) tape.backward(y, MatrixXd::Ones(64, 64));
+    return tape.bytesReserved();
+  };
+  const std::size_t shallow = reserved(4, true) - reserved(4, false);
+  BOOST_TEST(shallow >= 3 * 64 * 64 * sizeof(double));  // of x, of a sum and of a product
+  BOOST_TEST(reserved(400, true) - reserved(400, false) == shallow);
 }
 
 BOOST_AUTO_TEST_CASE(parametersAccumulateUntilZeroGrad) {

@@ -12,45 +12,33 @@
 namespace EigenQ {
 namespace ad {
 
-/** Monotonic memory: allocation is a bump of an offset, release is a rewind to a mark. Blocks are kept, so a program
- * that repeats its sequence of allocations asks the system only the first time. Not thread-safe.
+/** Blocks of memory in the order of their making; each is twice as large as the last, up to a limit, or as large as a
+ * request asks. Nothing goes back to the system.
  * \tparam Memory  one block of it: `data()`, `bytes()`, and the constants kAlignment, kFirstBlock and kLargestGrowth */
 template <typename Memory>
-class MonotonicBlocks {
+class BlockList {
  public:
-  /** A position to return to. Marks are rewound in the reverse order of their making. */
-  struct Mark {
-    std::size_t block = 0;
-    std::size_t used = 0;
-  };
-  /** Where a request landed. */
-  struct Position {
-    Memory* block;
-    std::size_t offset;
-  };
+  BlockList() = default;
+  BlockList(const BlockList&) = delete;
+  BlockList& operator=(const BlockList&) = delete;
 
-  MonotonicBlocks() = default;
-  MonotonicBlocks(const MonotonicBlocks&) = delete;
-  MonotonicBlocks& operator=(const MonotonicBlocks&) = delete;
-
-  /** \param make  returns a std::unique_ptr<Memory> of at least the bytes it is called with. */
-  template <typename Make>
-  Position take(std::size_t bytes, const Make& make) {
+  /** What a request of \a bytes takes. Throws std::bad_alloc where that overflows. */
+  static std::size_t rounded(std::size_t bytes) {
     constexpr std::size_t kAlignment = Memory::kAlignment;
     if (bytes > std::numeric_limits<std::size_t>::max() - kAlignment) throw std::bad_alloc();
-    const std::size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    // A block too small for this request is skipped, not searched again: the order of requests alone decides where
-    // each lands, which is what makes the second step of a training loop allocate nothing.
-    while (m_top.block < m_blocks.size() && m_blocks[m_top.block]->bytes() - m_top.used < size)
-      m_top = {m_top.block + 1, 0};
-    if (m_top.block == m_blocks.size()) m_blocks.push_back(make(std::max(size, grown())));
-    const Position position{m_blocks[m_top.block].get(), m_top.used};
-    m_top.used += size;
-    return position;
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
 
-  Mark mark() const { return m_top; }
-  void rewind(Mark mark) { m_top = mark; }
+  std::size_t size() const { return m_blocks.size(); }
+  Memory& operator[](std::size_t i) const { return *m_blocks[i]; }
+
+  /** One more block. \param make  returns a std::unique_ptr<Memory> of at least the bytes it is called with. */
+  template <typename Make>
+  void append(std::size_t bytes, const Make& make) {
+    const std::size_t grown =
+        m_blocks.empty() ? Memory::kFirstBlock : std::min(2 * m_blocks.back()->bytes(), Memory::kLargestGrowth);
+    m_blocks.push_back(make(std::max(bytes, grown)));
+  }
 
   /** Bytes held from the system. */
   std::size_t bytesReserved() const {
@@ -60,11 +48,47 @@ class MonotonicBlocks {
   }
 
  private:
-  std::size_t grown() const {
-    return m_blocks.empty() ? Memory::kFirstBlock : std::min(2 * m_blocks.back()->bytes(), Memory::kLargestGrowth);
+  std::vector<std::unique_ptr<Memory>> m_blocks;
+};
+
+/** Where a request landed. */
+template <typename Memory>
+struct BlockPosition {
+  Memory* block;
+  std::size_t offset;
+};
+
+/** Monotonic memory: allocation is a bump of an offset, release is a rewind to a mark. Blocks are kept, so a program
+ * that repeats its sequence of allocations asks the system only the first time. Not thread-safe. */
+template <typename Memory>
+class MonotonicBlocks {
+ public:
+  /** A position to return to. Marks are rewound in the reverse order of their making. */
+  struct Mark {
+    std::size_t block = 0;
+    std::size_t used = 0;
+  };
+
+  /** \param make  as for BlockList::append(). */
+  template <typename Make>
+  BlockPosition<Memory> take(std::size_t bytes, const Make& make) {
+    const std::size_t size = m_blocks.rounded(bytes);
+    // A block too small for this request is skipped, not searched again: the order of requests alone decides where
+    // each lands, which is what makes the second step of a training loop allocate nothing.
+    while (m_top.block < m_blocks.size() && m_blocks[m_top.block].bytes() - m_top.used < size)
+      m_top = {m_top.block + 1, 0};
+    if (m_top.block == m_blocks.size()) m_blocks.append(size, make);
+    const BlockPosition<Memory> position{&m_blocks[m_top.block], m_top.used};
+    m_top.used += size;
+    return position;
   }
 
-  std::vector<std::unique_ptr<Memory>> m_blocks;
+  Mark mark() const { return m_top; }
+  void rewind(Mark mark) { m_top = mark; }
+  std::size_t bytesReserved() const { return m_blocks.bytesReserved(); }
+
+ private:
+  BlockList<Memory> m_blocks;
   Mark m_top;
 };
 

@@ -5,11 +5,15 @@
 #define EIGENQ_AD_PLACE_H
 
 #include <cstddef>
+#include <limits>
+#include <memory>
+#include <new>
 #include <type_traits>
 
 #include <Eigen/Core>
 
 #include "Arena.h"
+#include "Pool.h"
 
 namespace EigenQ {
 namespace ad {
@@ -87,12 +91,13 @@ struct Host {
   class Memory {
    public:
     using Mark = Arena::Mark;
+    using ValuesMark = Arena::Mark;
     /** While it lives, statements of an op run where the tape's matrices are. */
     struct Scope {
       explicit Scope(const Memory&) {}
     };
 
-    /** Room for \a n objects until clear(); payloads are in host memory in every place. */
+    /** Room for \a n objects until rewindValues() or clear(); payloads are in host memory in every place. */
     template <typename T>
     T* allocatePayload(std::size_t n) {
       return m_values.allocate<T>(n);
@@ -101,6 +106,20 @@ struct Host {
     T* allocate(std::size_t n) {
       return m_values.allocate<T>(n);
     }
+    ValuesMark valuesMark() const { return m_values.mark(); }
+    void rewindValues(ValuesMark mark) { m_values.rewind(mark); }
+    /** Room until release() or clear(), whichever comes first. */
+    template <typename T>
+    T* allocatePooled(std::size_t n) {
+      if (n > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_alloc();
+      const auto p = m_pool.take(n * sizeof(T), [](std::size_t bytes) { return std::make_unique<HostMemory>(bytes); });
+      return reinterpret_cast<T*>(p.block->data() + p.offset);
+    }
+    /** \param n  as it was asked for. */
+    template <typename T>
+    void release(const T* p, std::size_t n) {
+      m_pool.give(p, n * sizeof(T));
+    }
     /** Room until rewind(). */
     template <typename T>
     T* allocateScratch(std::size_t n) {
@@ -108,8 +127,13 @@ struct Host {
     }
     Mark mark() const { return m_scratch.mark(); }
     void rewind(Mark mark) { m_scratch.rewind(mark); }
-    void clear() { m_values.rewind({}); }
-    std::size_t bytesReserved() const { return m_values.bytesReserved() + m_scratch.bytesReserved(); }
+    void clear() {
+      m_values.rewind({});
+      m_pool.clear();
+    }
+    std::size_t bytesReserved() const {
+      return m_values.bytesReserved() + m_pool.bytesReserved() + m_scratch.bytesReserved();
+    }
 
     Integers keep(const Eigen::Ref<const Eigen::VectorXi>& integers) {
       int* const data = m_values.allocate<int>(static_cast<std::size_t>(integers.size()));
@@ -139,8 +163,9 @@ struct Host {
     }
 
    private:
-    Arena m_values;   // values, gradients, payloads
-    Arena m_scratch;  // what lives no longer than one op
+    Arena m_values;           // values, payloads
+    Pool<HostMemory> m_pool;  // gradients, and values that outlive their segment
+    Arena m_scratch;          // what lives no longer than one op
   };
 };
 

@@ -25,6 +25,9 @@ namespace EigenQ {
 namespace ad {
 
 namespace internal {
+template <typename Scalar, typename Place>
+class Segment;
+
 inline std::size_t countOf(Eigen::Index rows, Eigen::Index cols) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);
 }
@@ -49,8 +52,9 @@ class ArenaMatrix : public Place::template Map<Scalar> {
 /** Records matrix operations and runs them backwards (reverse mode).
  *
  * Every op appends one node: a value, and, where a gradient is wanted, a pullback. Nodes stand in the order of their
- * creation, which is a topological order, so backward() is one walk from the end. All memory comes from arenas that
- * clear() empties but keeps: from the second identical step on nothing is allocated.
+ * creation, which is a topological order, so backward() is one walk from the end. Values stay until clear(); the
+ * gradient of a result is given back when its pullback has run. clear() empties the tape's memory but keeps it: from
+ * the second identical step on nothing is allocated.
  *
  * One tape belongs to one thread at a time. Scalar is float, or double for gradient checks on the host.
  * \tparam Place_  Host, or Device (unsupported/eigen_q/AutodiffCuda) */
@@ -92,8 +96,9 @@ class Tape {
   /** A leaf that reads the parameter in place and accumulates into Parameter::grad(). */
   Variable parameter(Parameter<Scalar, Place>& p);
 
-  /** A float parameter on a 16-bit tape: a copy rounded to Scalar, made once between two clear() for each value.
-   * Contributions of one backward() add up in Scalar, and that sum is added to Parameter::grad() in float. */
+  /** A float parameter on a 16-bit tape: a copy rounded to Scalar, made once between two clear() for each value, inside
+   * a checkpoint too. Contributions of one backward() add up in Scalar, and that sum is added to Parameter::grad() in
+   * float. */
   template <typename Master, std::enable_if_t<internal::kIsMasterOf<Master, Scalar>, int> = 0>
   Variable parameter(Parameter<Master, Place>& p);
 
@@ -133,7 +138,7 @@ class Tape {
                   Pullback&& pullback);
 
   /** Whether a record() over these inputs would keep its pullback: an op saves intermediate values only then. */
-  bool needsGrad(std::initializer_list<Variable> inputs) const;
+  bool needsGrad(std::initializer_list<Variable> inputs) const { return dependsOnGrad(inputs) && !m_forwardOnly; }
 
   /** Computes the gradient of a 1×1 \a loss with respect to every leaf it depends on, added to what the leaves hold.
    * Throws std::logic_error if \a loss needs no gradient, or if a parameter was modified since its value was read, and
@@ -149,6 +154,11 @@ class Tape {
   /** The same from a \a y of any shape, starting from dL/dy = \a seed. */
   template <typename Xpr>
   void backward(const Variable& y, const Xpr& seed);
+
+  /** Appends what run() returns, a Var, and forgets how it came about: backward() calls run() again, with the random
+   * streams of the first time. See ops/checkpoint.h. \param run  kept by value, called as const. */
+  template <typename Run>
+  Variable checkpoint(Run run);
 
   /** Forgets every node, destroys every payload and keeps the memory. Vars made before become invalid. The random
    * streams go on, so that the next step draws other dropout masks. */
@@ -172,6 +182,7 @@ class Tape {
 
  private:
   friend class Var<Scalar, Place>;
+  friend class internal::Segment<Scalar, Place>;
   using Pointer = typename Place::template Pointer<Scalar>;
   using ConstPointer = typename Place::template Pointer<const Scalar>;
 
@@ -180,17 +191,27 @@ class Tape {
     ConstPointer value;
     Eigen::Index rows;
     Eigen::Index cols;
-    Pointer grad{};  // allocated when the first contribution arrives
+    Pointer grad{};              // pooled; allocated when the first contribution arrives
+    std::uint32_t generation{};  // of the Vars that stand for this node
     bool requiresGrad = false;
-    bool hasGrad = false;  // whether grad holds a contribution of this backward(); for leaves, of any
+    bool hasGrad = false;      // whether grad holds a contribution of this backward(); for leaves, of any
+    bool retainsGrad = false;  // beyond its pullback
+    bool ownsValue = false;    // the value is pooled, and given back with the node
 
     Parameter<Scalar, Place>* parameter = nullptr;  // owns the gradient of its leaf
     const ParameterRecord* source = nullptr;        // whose value is read, at parameterVersion
     std::uint64_t parameterVersion = 0;
 
     void* payload = nullptr;
-    void (*pull)(void* payload, const ConstMap& dy, const ConstMap& y) = nullptr;
+    void (*pull)(Tape& tape, void* payload, const ConstMap& dy, const ConstMap& y) = nullptr;
     void (*destroy)(void* payload) = nullptr;
+  };
+
+  /** A parameter that was read in a segment that is forgotten, on behalf of the node that will read it again. */
+  struct Read {
+    const ParameterRecord* source;
+    std::uint64_t version;
+    std::size_t node;
   };
 
   template <typename Xpr>
@@ -210,18 +231,29 @@ class Tape {
   Node& node(const Variable& v) { return m_nodes[check(v)]; }
   const Node& node(const Variable& v) const { return m_nodes[check(v)]; }
   std::size_t check(const Variable& v) const;
+  Variable varOf(std::size_t id) { return Variable(this, static_cast<std::uint32_t>(id), m_nodes[id].generation); }
+  bool dependsOnGrad(std::initializer_list<Variable> inputs) const;
   typename Variable::GradTarget gradTarget(Node& node);
+  void checkGradIsKept(const Node& node) const;
+  void releaseGrad(Node& node);
+  void checkIdle(const char* function) const;
   void checkParameters(std::size_t last) const;
-  void walk(std::size_t last);
-  void destroyPayloads();
+  void walk(std::size_t last, std::size_t first = 0);
+  template <typename Run>
+  void replay(const Run& run, const RandomStream& random, std::size_t result);
+  void destroyPayloads(std::size_t first = 0);
 
   std::vector<Node> m_nodes;
   std::vector<std::uint32_t> m_roundedParameters;  // their nodes
+  std::vector<Read> m_reads;                       // in the order of their nodes
   typename Place::Memory m_memory;
   Matrix m_one = m_memory.template one<Scalar>();  // dloss/dloss
   RandomStream m_random;
-  std::uint32_t m_generation = 0;
+  std::uint32_t m_generation = 0;  // of the nodes to come: another one whenever nodes are forgotten
+  std::uint32_t m_cleared = 0;     // the first generation since clear()
+  int m_segments = 0;              // open ones
   bool m_gradEnabled = true;
+  bool m_forwardOnly = false;  // in a segment that backward() replays: no pullback is kept
   bool m_inBackward = false;
 };
 
@@ -251,5 +283,6 @@ class Scratch {
 }  // namespace EigenQ
 
 #include "TapeImpl.h"
+#include "TapeCheckpoint.h"
 
 #endif  // EIGENQ_TAPE_H

@@ -14,7 +14,8 @@ namespace ad {
 
 /** Handle to one matrix on a tape, 16 bytes, passed and captured by value.
  *
- * Valid until Tape::clear(); any use after that throws std::logic_error. The tape outlives the handle. */
+ * Valid until Tape::clear(), and, where it was made by the function of a checkpoint(), until that returns; any use
+ * after that throws std::logic_error. The tape outlives the handle. */
 template <typename Scalar_, typename Place_>
 class Var {
  public:
@@ -46,9 +47,14 @@ class Var {
 
   bool requiresGrad() const;
 
-  /** The gradient that the last backward() left here (leaves: that all of them left), zero where none arrived. A
-   * pullback may add to it, or to a block of it. Throws std::logic_error where requiresGrad() is false. */
+  /** The gradient of a leaf: what all backward() calls left here, zero where none arrived. Of the result of an op it is
+   * there after retainGrad() only, as the last backward() left it; and for pullbacks, which may add to the gradient of
+   * an input, or to a block of it. Throws std::logic_error where there is none to read. */
   Map grad() const;
+
+  /** Keeps the gradient of an op's result, which backward() otherwise gives back once it has been used. Before
+   * backward(). Throws std::logic_error where requiresGrad() is false. */
+  void retainGrad() const;
 
   /** Adds a dense expression to the gradient; costs nothing, not even the expression, where requiresGrad() is false.
    * The expression must not read this gradient. */

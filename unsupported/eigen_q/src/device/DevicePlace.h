@@ -90,6 +90,10 @@ struct Device {
 
    public:
     using Mark = Blocks::Mark;
+    struct ValuesMark {
+      Blocks::Mark values;
+      Arena::Mark payloads;
+    };
     /** Makes the tape's context the thread's current one. */
     class Scope {
      public:
@@ -111,28 +115,47 @@ struct Device {
     Pointer<T> allocate(std::size_t n) {
       return take<T>(m_values, n);
     }
+    // What is queued still reads and writes memory that is given back here and below; so is, behind it, whatever uses
+    // it next.
+    ValuesMark valuesMark() const { return {m_values.mark(), m_payloads.mark()}; }
+    void rewindValues(const ValuesMark& mark) {
+      m_values.rewind(mark.values);
+      m_payloads.rewind(mark.payloads);
+    }
+    template <typename T>
+    Pointer<T> allocatePooled(std::size_t n) {
+      return take<T>(m_pool, n);
+    }
+    template <typename T>
+    void release(const Pointer<T>& p, std::size_t n) {
+      m_pool.give(p.data, n * sizeof(T));
+    }
     template <typename T>
     Pointer<T> allocateScratch(std::size_t n) {
       return take<T>(m_scratch, n);
     }
     Mark mark() const { return m_scratch.mark(); }
-    // What is queued still reads and writes this memory; so is, behind it, whatever uses it next.
     void rewind(Mark mark) { m_scratch.rewind(mark); }
     void clear() {
       m_values.rewind({});
       m_payloads.rewind({});
+      m_pool.clear();
+      m_integers.rewind({});
       m_kept.clear();
     }
-    std::size_t bytesReserved() const { return m_values.bytesReserved() + m_scratch.bytesReserved(); }
+    std::size_t bytesReserved() const {
+      return m_values.bytesReserved() + m_pool.bytesReserved() + m_scratch.bytesReserved();
+    }
 
-    /** Layers ask for the same positions and offsets again and again; they are uploaded once. */
+    /** Layers ask for the same positions and offsets again and again; they are uploaded once, and outlive the segment
+     * of the checkpoint that asked first. */
     Integers keep(const Eigen::Ref<const Eigen::VectorXi>& integers) {
       for (const Kept& kept : m_kept)
         if (kept.host.size() == integers.size() && (kept.host.array() == integers.array()).all()) return kept.device;
       const auto n = static_cast<std::size_t>(integers.size());
-      int* const host = m_payloads.allocate<int>(n);
+      int* const host = m_integers.allocate<int>(n);
       std::copy(integers.data(), integers.data() + n, host);
-      const Pointer<int> device = allocate<int>(n);
+      const Pointer<int> device = allocatePooled<int>(n);
       device.block->beginWrite(*m_context);
       gpu::internal::upload(device.data, host, n * sizeof(int), *m_context);
       m_kept.push_back({{host, integers.size()}, map(Pointer<const int>(device), integers.size(), 1)});
@@ -173,19 +196,21 @@ struct Device {
       Integers device;
     };
 
-    template <typename T>
-    Pointer<T> take(Blocks& blocks, std::size_t n) {
+    template <typename T, typename From>
+    Pointer<T> take(From& memory, std::size_t n) {
       static_assert(alignof(T) <= internal::DeviceMemory::kAlignment);
       if (n > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_alloc();
-      const auto p = blocks.take(n * sizeof(T), [this](std::size_t bytes) {
+      const auto p = memory.take(n * sizeof(T), [this](std::size_t bytes) {
         return std::make_unique<internal::DeviceMemory>(bytes, *m_context);
       });
       return {reinterpret_cast<T*>(static_cast<unsigned char*>(p.block->data()) + p.offset), p.block};
     }
 
     Context* m_context;
-    Arena m_payloads;  // host memory: pullbacks, integers
+    Arena m_payloads;  // host memory: pullbacks
+    Arena m_integers;  // host memory: those of m_kept
     Blocks m_values;
+    Pool<internal::DeviceMemory> m_pool;  // gradients, integers, values that outlive their segment
     Blocks m_scratch;
     std::vector<Kept> m_kept;
   };
