@@ -5,6 +5,7 @@
 option(EIGENQ_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(EIGENQ_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(EIGENQ_BUILD_BENCHMARKS "Build the benchmarks" OFF)
+option(EIGENQ_BUILD_FUZZERS "Build the fuzz targets, with clang" OFF)
 option(EIGENQ_INSTALL "Generate the install target" ${PROJECT_IS_TOP_LEVEL})
 option(EIGENQ_WARNINGS_AS_ERRORS "Treat warnings in our own code as errors" OFF)
 set(EIGENQ_SANITIZE "" CACHE STRING "Sanitizers to build with, for example address;undefined")
@@ -36,12 +37,28 @@ if(EIGENQ_WITH_CUDA)
   enable_language(CUDA)
 endif()
 
+# Tokenizers are built where PCRE2 and utf8proc are found; asking for them where they are not is an error. PCRE2 10.40 is
+# the first with properties such as White_Space.
+find_package(PkgConfig QUIET)
+if(PkgConfig_FOUND)
+  pkg_check_modules(EIGENQ_TOKENIZER_LIBRARIES QUIET IMPORTED_TARGET libpcre2-8>=10.40 libutf8proc>=2.4)
+endif()
+option(EIGENQ_WITH_TOKENIZER "Build EigenQ::Tokenizer, which needs PCRE2 and utf8proc" ${EIGENQ_TOKENIZER_LIBRARIES_FOUND})
+if(EIGENQ_WITH_TOKENIZER AND NOT EIGENQ_TOKENIZER_LIBRARIES_FOUND)
+  message(FATAL_ERROR "EIGENQ_WITH_TOKENIZER is ON, but pkg-config finds no PCRE2 10.40 (libpcre2-8) and utf8proc 2.4 "
+                      "(libutf8proc). Install them (Debian: pkg-config libpcre2-dev libutf8proc-dev), or configure with "
+                      "-DEIGENQ_WITH_TOKENIZER=OFF.")
+endif()
+
 set(cxx_warnings -Wall -Wextra -Wconversion)
 if(EIGENQ_WARNINGS_AS_ERRORS)
   list(APPEND cxx_warnings -Werror)
 endif()
 add_compile_options("$<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang,AppleClang>:${cxx_warnings}>")
 
+if(EIGENQ_BUILD_FUZZERS)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
+endif()
 if(EIGENQ_SANITIZE)
   list(JOIN EIGENQ_SANITIZE "," sanitizers)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${sanitizers}>

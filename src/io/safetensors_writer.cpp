@@ -23,6 +23,12 @@ void requireUtf8(const std::string& text, const std::string& what) {
   if (internal::findInvalidUtf8(text) != std::string::npos) throw FormatError(kWhere, what, "not UTF-8");
 }
 
+std::uint64_t bytesOf(const std::string& name, DType dtype, const std::vector<Index>& shape) {
+  if (std::any_of(shape.begin(), shape.end(), [](Index extent) { return extent < 0; }))
+    throw FormatError(kWhere, name, "shape: negative extent in " + shapeText(shape));
+  return internal::tensorBytes(dtype, shape, kWhere, name);
+}
+
 std::string quoted(const std::string& text) { return nlohmann::json(text).dump(); }
 
 std::string joined(const std::vector<Index>& shape) {
@@ -37,9 +43,7 @@ void SafetensorsWriter::add(const std::string& name, DType dtype, std::vector<In
   requireUtf8(name, "name");
   if (name == internal::kMetadataKey) throw FormatError(kWhere, name, "is no name for a tensor");
   if (m_names.count(name) != 0) throw FormatError(kWhere, name, "given twice");
-  if (std::any_of(shape.begin(), shape.end(), [](Index extent) { return extent < 0; }))
-    throw FormatError(kWhere, name, "shape: negative extent in " + shapeText(shape));
-  const std::uint64_t bytes = internal::tensorBytes(dtype, shape, kWhere, name);
+  const std::uint64_t bytes = bytesOf(name, dtype, shape);
   if (bytes > std::numeric_limits<std::uint64_t>::max() - m_dataBytes)
     throw FormatError(kWhere, name, "the tensors have more bytes than 64 bits can count");
   m_tensors.push_back({name, dtype, std::move(shape), bytes, std::move(source)});
@@ -48,7 +52,7 @@ void SafetensorsWriter::add(const std::string& name, DType dtype, std::vector<In
 }
 
 void SafetensorsWriter::addReference(const std::string& name, DType dtype, std::vector<Index> shape, const void* data) {
-  const std::uint64_t bytes = internal::tensorBytes(dtype, shape, kWhere, name);
+  const std::uint64_t bytes = bytesOf(name, dtype, shape);
   add(name, dtype, std::move(shape), [data, bytes](const ByteSink& sink) { sink(data, bytes); });
 }
 
