@@ -188,10 +188,15 @@ void multiplyDecomposed(const DeviceDecomposedProduct& p, Context& context) {
   row->run(p, context);
 }
 
-DeviceActivations quantizeActivations(const ConstDenseView& x, float threshold, Scratch& scratch, Context& context) {
+Int8Codes newCodes(const ConstDenseView& x, Scratch& scratch) {
   Int8Codes codes;
   codes.stride = std::max(kCodeAlignment, roundUp(x.cols, kCodeAlignment));
   codes.data = scratch.array<std::int8_t>(roundUp(x.rows, kCodeRows) * codes.stride);
+  return codes;
+}
+
+DeviceActivations quantizeActivations(const ConstDenseView& x, float threshold, Scratch& scratch, Context& context) {
+  const Int8Codes codes = newCodes(x, scratch);
   float* const stats = scratch.array<float>(x.rows);
   DeviceOutliers outliers;
   if (threshold > 0) {

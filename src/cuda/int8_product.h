@@ -10,6 +10,7 @@
 #include "alignment.h"
 #include "context_state.h"
 #include "device_lowering.h"
+#include "quantizers.h"
 
 namespace EigenQ {
 namespace gpu {
@@ -54,6 +55,9 @@ LoweringTable<DecomposedLowering> deviceDecomposedLowerings();
 
 /** Runs the first row that does not refuse. */
 void multiplyDecomposed(const DeviceDecomposedProduct& p, Context& context);
+
+/** Room for the codes of \a x, laid out as products take activations. */
+Int8Codes newCodes(const ConstDenseView& x, Scratch& scratch);
 
 /** Quantises the rows of \a x into \a scratch. Outliers are columns with a magnitude of \a threshold > 0 or more. */
 DeviceActivations quantizeActivations(const ConstDenseView& x, float threshold, Scratch& scratch, Context& context);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// The passes of an int8 linear layer on views: what the plain functions of MatMul8bitLt.h and the tape's op share.
+// The passes of an int8 linear layer on views, wherever they lie: what the plain functions of MatMul8bitLt.h, those of
+// EigenQ::gpu and the tape's op share.
 #ifndef EIGENQ_INT8LINEAR_H
 #define EIGENQ_INT8LINEAR_H
 
@@ -21,12 +22,69 @@ inline void requireState(bool holds, const char* key, const std::string& message
 
 inline std::string shapeText(Index rows, Index cols) { return std::to_string(rows) + "x" + std::to_string(cols); }
 
+/** What the passes are made of where matrices lie on the host. */
+struct HostInt8Linear {
+  using State = MatmulLtState;
+  using Codes = Int8Codes;
+
+  static void quantizeWeight(const ConstDenseView& w, Int8Codes& codes, Eigen::VectorXf& stats) {
+    codes.resize(w.rows, w.cols);
+    stats.resize(w.rows);
+    quantizeInt8Rows(w, 0, codes.data(), stats.data(), nullptr);
+    markRowsWithNaN(w, stats.data());
+  }
+  static WeightView weight(const Int8Codes& codes, const Eigen::VectorXf& stats) {
+    return WeightView::int8(codes.data(), codes.rows(), codes.cols(), codes.cols(), stats.data());
+  }
+  static auto tiled(const Int8Codes& codes, TileOrder order) { return toTiles(codes, order); }
+  static Int8Codes untiled(const TiledBuffer<std::int8_t>& codes) { return fromTiles(codes); }
+
+  /** Rows of activations as codes. */
+  class Activations {
+   public:
+    Activations(const HostInt8Linear&, const ConstDenseView& x, float threshold = 0)
+        : m_x(x), m_codes(quantizeActivations(x, threshold)) {}
+
+    IndexVector outliers() const { return toIndexVector(m_codes.outliers); }
+    void addOutliers(const IndexVector& columns) {
+      internal::addOutliers(std::vector<Index>(columns.data(), columns.data() + columns.size()), m_x.cols, m_codes);
+    }
+    /** Rows that drop out of products by their scale and their codes. */
+    template <typename Integers>
+    void clearRows(const Integers& rows) {
+      for (const Index k : rows) {
+        std::fill_n(m_codes.codes.begin() + k * m_x.cols, m_x.cols, std::int8_t{0});
+        m_codes.rowStats[static_cast<std::size_t>(k)] = 0;
+      }
+    }
+    WeightView asWeight() const {
+      return WeightView::int8(m_codes.codes.data(), m_x.rows, m_x.cols, m_x.cols, m_codes.rowStats.data());
+    }
+    void multiply(const WeightView& w, const ConstDenseView& outlierWeights, const DenseView& y,
+                  const Epilogue& epilogue) const {
+      multiplyDecomposed({&m_codes, m_x, w, outlierWeights, y, epilogue});
+    }
+
+   private:
+    ConstDenseView m_x;
+    Int8Activations m_codes;
+  };
+  /** Activations whose outlier columns are to be kept in \a state. */
+  Activations activations(const ConstDenseView& x, const MatmulLtState& state) const {
+    return {*this, x, state.threshold};
+  }
+  static void keepOutliers(const Activations& a, MatmulLtState& state) { state.outlierColumns = a.outliers(); }
+
+  static void multiply(const QuantizedProduct& product) { lower(product); }
+};
+
 /** The row-major codes of a state, untiled for as long as this lives. */
+template <typename Ops>
 class StateCodes {
  public:
-  explicit StateCodes(const MatmulLtState& state)
-      : m_state(state), m_tiled(state.codes.size() == 0 && state.tiledCodes.buffer.size() != 0) {
-    if (m_tiled) m_untiled = fromTiles(state.tiledCodes);
+  StateCodes(const Ops& ops, const typename Ops::State& state)
+      : m_ops(ops), m_state(state), m_tiled(state.codes.size() == 0 && state.tiledCodes.buffer.size() != 0) {
+    if (m_tiled) m_untiled = ops.untiled(state.tiledCodes);
     requireState(
         state.rowStats.size() == codes().rows(), "rowStats",
         "expected " + std::to_string(codes().rows()) + " entries, found " + std::to_string(state.rowStats.size()));
@@ -34,117 +92,88 @@ class StateCodes {
   StateCodes(const StateCodes&) = delete;
   StateCodes& operator=(const StateCodes&) = delete;
 
-  const Int8Codes& codes() const { return m_tiled ? m_untiled : m_state.codes; }
-  WeightView view() const {
-    return WeightView::int8(codes().data(), codes().rows(), codes().cols(), codes().cols(), m_state.rowStats.data());
-  }
+  const typename Ops::Codes& codes() const { return m_tiled ? m_untiled : m_state.codes; }
+  WeightView view() const { return m_ops.weight(codes(), m_state.rowStats); }
 
  private:
-  const MatmulLtState& m_state;
+  const Ops& m_ops;
+  const typename Ops::State& m_state;
   bool m_tiled;
-  Int8Codes m_untiled;
+  typename Ops::Codes m_untiled;
 };
 
-/** Row-wise codes and statistics of \a w. */
-inline void quantizeWeight(const ConstDenseView& w, Int8Codes& codes, Eigen::VectorXf& stats) {
-  codes.resize(w.rows, w.cols);
-  stats.resize(w.rows);
-  quantizeInt8Rows(w, 0, codes.data(), stats.data(), nullptr);
-  markRowsWithNaN(w, stats.data());
-}
-
 /** Makes the codes of \a w where the state has none, or where a trained weight has moved on. */
-inline void updateCodes(const ConstDenseView& w, MatmulLtState& state) {
+template <typename Ops>
+void updateCodes(const Ops& ops, const ConstDenseView& w, typename Ops::State& state) {
   const bool moved = state.hasFp16Weights && state.isTraining && !state.hasAccumulatedGradients;
   if (state.hasCodes() && !moved) return;
-  quantizeWeight(w, state.codes, state.rowStats);
-  state.tiledCodes = TiledBuffer<std::int8_t>();
+  ops.quantizeWeight(w, state.codes, state.rowStats);
+  state.tiledCodes = decltype(state.tiledCodes)();
   if (state.layout != TileOrder::kRow && w.cols > 0) {
-    state.tiledCodes = toTiles(state.codes, state.layout);
+    state.tiledCodes = ops.tiled(state.codes, state.layout);
     state.codes.resize(0, 0);
   }
   if (state.hasFp16Weights && !state.memoryEfficientBackward) {
-    quantizeWeight(w.transpose(), state.transposedCodes, state.transposedStats);
+    ops.quantizeWeight(w.transpose(), state.transposedCodes, state.transposedStats);
   } else {
     state.transposedCodes.resize(0, 0);
-    state.transposedStats.resize(0);
+    state.transposedStats.resize(0, 1);
   }
 }
 
-/** Adds what \a a found to the state's pool, and what the pool holds to \a a. */
-inline void poolOutliers(const MatmulLtState& state, Index features, Int8Activations& a) {
+/** Adds what \a a found to the state's pool, and what the pool holds to \a a. The pool lies on the host: on a device
+ * this waits for what was found. */
+template <typename State, typename Activations>
+void poolOutliers(const State& state, Index features, Activations& a) {
   GlobalOutlierPooler& pool = state.outlierPool ? *state.outlierPool : GlobalOutlierPooler::instance();
-  pool.addOutliers(toIndexVector(a.outliers), features);
-  if (pool.modelDim() != features) return;
-  const IndexVector pooled = pool.currentOutlierIndices();
-  addOutliers(std::vector<Index>(pooled.data(), pooled.data() + pooled.size()), features, a);
+  pool.addOutliers(a.outliers(), features);
+  if (pool.modelDim() == features) a.addOutliers(pool.currentOutlierIndices());
 }
 
 /** Y = epilogue(X·Wᵀ) for tokens as rows: X m×k, Y m×n. \param w  n×k in float; no data where only codes are kept. */
-inline void int8LinearForward(const ConstDenseView& x, const ConstDenseView& w, MatmulLtState& state,
-                              const DenseView& y, const Epilogue& epilogue) {
+template <typename Ops>
+void int8LinearForward(const Ops& ops, const ConstDenseView& x, const ConstDenseView& w, typename Ops::State& state,
+                       const DenseView& y, const Epilogue& epilogue) {
   if (!(state.threshold >= 0))
     throw std::invalid_argument("MatmulLtState: threshold: expected 0 or more, found " +
                                 std::to_string(state.threshold));
   state.outlierColumns.resize(0);  // never those of an earlier call
   if (y.cols == 0) return;
-  if (w.rows > 0) updateCodes(w, state);
+  if (w.rows > 0) updateCodes(ops, w, state);
   requireState(state.hasCodes(), "codes", "expected those of the weight, found none");
-  const StateCodes codes(state);
+  const StateCodes<Ops> codes(ops, state);
   requireState(
       codes.codes().rows() == y.cols && codes.codes().cols() == x.cols, "codes",
       "expected " + shapeText(y.cols, x.cols) + ", found " + shapeText(codes.codes().rows(), codes.codes().cols()));
-  if (state.forceNoIgemmlt) return lower({x, codes.view(), true, y, epilogue});
-  Int8Activations a = quantizeActivations(x, state.threshold);
+  if (state.forceNoIgemmlt) return ops.multiply({x, codes.view(), true, y, epilogue});
+  auto a = ops.activations(x, state);
   if (state.usePool) poolOutliers(state, x.cols, a);
-  state.outlierColumns = toIndexVector(a.outliers);
-  DecomposedProduct product;
-  product.activations = &a;
-  product.x = x;
-  product.w = codes.view();
-  if (state.hasFp16Weights) product.outlierWeights = w;
-  product.y = y;
-  product.epilogue = epilogue;
-  multiplyDecomposed(product);
+  ops.keepOutliers(a, state);
+  a.multiply(codes.view(), state.hasFp16Weights ? w : ConstDenseView(), y, epilogue);
 }
 
 /** Ȳ·Ŵ, or the product of the transposed codes with those of Ȳ. \param g  m×n   \param dx  m×k */
-inline void int8LinearInputGradient(const ConstDenseView& g, const MatmulLtState& state, const DenseView& dx,
-                                    const Epilogue& epilogue) {
+template <typename Ops>
+void int8LinearInputGradient(const Ops& ops, const ConstDenseView& g, const typename Ops::State& state,
+                             const DenseView& dx, const Epilogue& epilogue) {
   if (state.transposedCodes.size() == 0 || state.forceNoIgemmlt) {
     requireState(state.hasCodes() || g.cols == 0, "codes", "expected those of the weight, found none");
-    const StateCodes codes(state);
-    return lower({g, codes.view(), false, dx, epilogue});
+    const StateCodes<Ops> codes(ops, state);
+    return ops.multiply({g, codes.view(), false, dx, epilogue});
   }
-  const Int8Activations a = quantizeActivations(g, 0);
-  DecomposedProduct product;
-  product.activations = &a;
-  product.x = g;
-  product.w = WeightView::int8(state.transposedCodes.data(), state.transposedCodes.rows(), state.transposedCodes.cols(),
-                               state.transposedCodes.cols(), state.transposedStats.data());
-  product.y = dx;
-  product.epilogue = epilogue;
-  multiplyDecomposed(product);
+  const typename Ops::Activations a(ops, g);
+  a.multiply(ops.weight(state.transposedCodes, state.transposedStats), {}, dx, epilogue);
 }
 
-/** Ȳᵀ·X for tokens as rows, both factors quantised over the tokens, but for the columns \a outliers of X, which are
- * multiplied as they are. \param dw  n×k */
-inline void int8LinearWeightGradient(const ConstDenseView& g, const ConstDenseView& x, const IndexVector& outliers,
-                                     const DenseView& dw, const Epilogue& epilogue) {
-  const Int8Activations gt = quantizeActivations(g.transpose(), 0);
-  Int8Activations xt = quantizeActivations(x.transpose(), 0);
-  // Features of X are rows here: an outlier feature drops out of the integer product by its scale and its codes.
-  for (const Index k : outliers) {
-    std::fill_n(xt.codes.begin() + k * x.rows, x.rows, std::int8_t{0});
-    xt.rowStats[static_cast<std::size_t>(k)] = 0;
-  }
-  DecomposedProduct product;
-  product.activations = &gt;
-  product.x = g.transpose();
-  product.w = WeightView::int8(xt.codes.data(), x.cols, x.rows, x.rows, xt.rowStats.data());
-  product.y = dw;
-  product.epilogue = epilogue;
-  multiplyDecomposed(product);
+/** Ȳᵀ·X for tokens as rows, both factors quantised over the tokens, but for the columns \a outliers of X, whose columns
+ * of the result are the epilogue's of zero. \param dw  n×k */
+template <typename Ops, typename Columns>
+void int8LinearWeightGradient(const Ops& ops, const ConstDenseView& g, const ConstDenseView& x, const Columns& outliers,
+                              const DenseView& dw, const Epilogue& epilogue) {
+  const typename Ops::Activations gt(ops, g.transpose());
+  typename Ops::Activations xt(ops, x.transpose());
+  xt.clearRows(outliers);  // features of X are rows here
+  gt.multiply(xt.asWeight(), {}, dw, epilogue);
 }
 
 }  // namespace internal

@@ -22,6 +22,33 @@ struct MatMul8bitLtGradients {
   Eigen::Matrix<WeightScalar, Eigen::Dynamic, 1> bias;  // n
 };
 
+namespace internal {
+
+/** \a multiply of a batch of matrices with \a cols columns each, as one matrix of all their rows, and taken apart
+ * again. */
+template <typename Matrix, typename A, typename Multiply>
+std::vector<Matrix> ofStackedRows(const std::vector<A>& batch, Index cols, const Multiply& multiply) {
+  Index rows = 0;
+  for (const A& a : batch) rows += a.rows();
+  Matrix stacked(rows, cols);
+  rows = 0;
+  for (const A& a : batch) {
+    eigen_assert(a.cols() == cols && "matMul8bitLt: A*B': inner dimensions differ");
+    stacked.middleRows(rows, a.rows()) = a;
+    rows += a.rows();
+  }
+  const Matrix y = multiply(stacked);
+  std::vector<Matrix> results;
+  rows = 0;
+  for (const A& a : batch) {
+    results.emplace_back(y.middleRows(rows, a.rows()));
+    rows += a.rows();
+  }
+  return results;
+}
+
+}  // namespace internal
+
 /** Y = A·Bᵀ + bias with int8 codes of A, made here, and of B, kept in \a state.
  * \param a     m×k of float, half or bfloat16, quantised by rows from its own values; columns that hold a magnitude of
  *              state.threshold or more are multiplied as they are with those of B, which are decoded where the state
@@ -43,7 +70,8 @@ RowMajorMatrix<typename A::Scalar> matMul8bitLt(const Eigen::MatrixBase<A>& a, c
   internal::DirectOrPlain<B> w(b.derived());
   return internal::withBias<typename A::Scalar>(
       a.rows(), b.rows(), bias, [&](const internal::DenseView& y, const internal::Epilogue& epilogue) {
-        internal::int8LinearForward(internal::viewOf(x), internal::viewOf(w), state, y, epilogue);
+        internal::int8LinearForward(internal::HostInt8Linear(), internal::viewOf(x), internal::viewOf(w), state, y,
+                                    epilogue);
       });
 }
 
@@ -54,7 +82,7 @@ RowMajorMatrix<typename A::Scalar> matMul8bitLt(const Eigen::MatrixBase<A>& a, M
   internal::DirectOrPlain<A> x(a.derived());
   return internal::withBias<typename A::Scalar>(
       a.rows(), state.rowStats.size(), bias, [&](const internal::DenseView& y, const internal::Epilogue& epilogue) {
-        internal::int8LinearForward(internal::viewOf(x), {}, state, y, epilogue);
+        internal::int8LinearForward(internal::HostInt8Linear(), internal::viewOf(x), {}, state, y, epilogue);
       });
 }
 
@@ -64,24 +92,8 @@ template <typename A, typename B, typename Bias = internal::NoBias>
 std::vector<RowMajorMatrix<typename A::Scalar>> matMul8bitLt(const std::vector<A>& batch, const Eigen::MatrixBase<B>& b,
                                                              MatmulLtState& state,
                                                              const Eigen::MatrixBase<Bias>& bias = internal::NoBias()) {
-  using Matrix = RowMajorMatrix<typename A::Scalar>;
-  Index rows = 0;
-  for (const A& a : batch) rows += a.rows();
-  Matrix stacked(rows, b.cols());
-  rows = 0;
-  for (const A& a : batch) {
-    eigen_assert(a.cols() == b.cols() && "matMul8bitLt: A*B': inner dimensions differ");
-    stacked.middleRows(rows, a.rows()) = a;
-    rows += a.rows();
-  }
-  const Matrix y = matMul8bitLt(stacked, b, state, bias);
-  std::vector<Matrix> results;
-  rows = 0;
-  for (const A& a : batch) {
-    results.push_back(y.middleRows(rows, a.rows()));
-    rows += a.rows();
-  }
-  return results;
+  return internal::ofStackedRows<RowMajorMatrix<typename A::Scalar>>(
+      batch, b.cols(), [&](const auto& stacked) { return matMul8bitLt(stacked, b, state, bias); });
 }
 
 /** ∂L/∂A = G·Ŵ for G = ∂L/∂Y, m×n: with the dequantised codes, tiled or not; with state.transposedCodes, if there are
@@ -93,7 +105,8 @@ RowMajorMatrix<typename G::Scalar> matMul8bitLtGradA(const Eigen::MatrixBase<G>&
   const Index k = state.codes.size() != 0 ? state.codes.cols() : state.tiledCodes.cols;
   eigen_assert(g.cols() == state.rowStats.size() && "matMul8bitLtGradA: the gradient has not one column per output");
   RowMajorMatrix<typename G::Scalar> dx(g.rows(), k);
-  internal::int8LinearInputGradient(internal::viewOf(direct), state, internal::mutableViewOf(dx), {});
+  internal::int8LinearInputGradient(internal::HostInt8Linear(), internal::viewOf(direct), state,
+                                    internal::mutableViewOf(dx), {});
   return dx;
 }
 
@@ -114,8 +127,8 @@ RowMajorMatrix<typename G::Scalar> matMul8bitLtGradB(const Eigen::MatrixBase<G>&
   internal::DirectOrPlain<G> directG(g.derived());
   internal::DirectOrPlain<A> directA(a.derived());
   RowMajorMatrix<Scalar> dw(g.cols(), a.cols());
-  internal::int8LinearWeightGradient(internal::viewOf(directG), internal::viewOf(directA), outlierColumns,
-                                     internal::mutableViewOf(dw), {});
+  internal::int8LinearWeightGradient(internal::HostInt8Linear(), internal::viewOf(directG), internal::viewOf(directA),
+                                     outlierColumns, internal::mutableViewOf(dw), {});
   for (const Index k : outlierColumns) dw.col(k) = exact(a.col(k)).template cast<Scalar>();
   return dw;
 }

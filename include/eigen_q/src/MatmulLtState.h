@@ -11,15 +11,24 @@
 
 namespace EigenQ {
 
+/** Where the matrices of a MatmulLtState lie; EigenQ::gpu has the same for a device. */
+struct HostInt8Storage {
+  using Codes = Int8Codes;
+  using Tiles = TiledBuffer<std::int8_t>;
+  using Stats = Eigen::VectorXf;
+  using Columns = IndexVector;
+};
+
 /** What an int8 linear layer keeps between calls: the codes of its weight, n×k, and how it multiplies. The original's
  * names stand behind each field. */
-struct MatmulLtState {
-  Int8Codes codes;                      // CB: n×k, row-major
-  TiledBuffer<std::int8_t> tiledCodes;  // CxB, SB: the same in a tiled order; used where there are no codes
-  Eigen::VectorXf rowStats;             // SCB: absmax of each of the n rows
-  Int8Codes transposedCodes;            // CBt: k×n, the codes of Wᵀ by its own rows
-  Eigen::VectorXf transposedStats;      // SCBt: their absmax, k
-  IndexVector outlierColumns;           // idx: what the last forward pass multiplied in full precision, ascending
+template <typename Storage>
+struct BasicMatmulLtState {
+  typename Storage::Codes codes;             // CB: n×k, row-major
+  typename Storage::Tiles tiledCodes;        // CxB, SB: the same in a tiled order; used where there are no codes
+  typename Storage::Stats rowStats;          // SCB: absmax of each of the n rows
+  typename Storage::Codes transposedCodes;   // CBt: k×n, the codes of Wᵀ by its own rows
+  typename Storage::Stats transposedStats;   // SCBt: their absmax, k
+  typename Storage::Columns outlierColumns;  // idx: what the last forward pass multiplied in full precision, ascending
 
   float threshold = 0;  // magnitude from which on a feature is an outlier; 0: none is
   bool isTraining = true;
@@ -46,12 +55,14 @@ struct MatmulLtState {
   /** Drops all codes and statistics; the next forward pass makes them again. Options stay. */
   void resetGrads() {
     codes.resize(0, 0);
-    tiledCodes = TiledBuffer<std::int8_t>();
-    rowStats.resize(0);
+    tiledCodes = typename Storage::Tiles();
+    rowStats.resize(0, 1);
     transposedCodes.resize(0, 0);
-    transposedStats.resize(0);
+    transposedStats.resize(0, 1);
   }
 };
+
+using MatmulLtState = BasicMatmulLtState<HostInt8Storage>;
 
 }  // namespace EigenQ
 

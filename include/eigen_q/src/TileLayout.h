@@ -9,76 +9,9 @@
 #include <Eigen/Core>
 
 #include "Errors.h"
-#include "Macros.h"
-#include "Views.h"
+#include "TileOrder.h"
 
 namespace EigenQ {
-
-/** Orders of a matrix's elements in memory. The last three are cuBLASLt's tiled orders, which old int8 checkpoints and
- * its int8 kernels use; a tile is 32 columns wide. Drawings: doc/formats.md#tiles. */
-enum class TileOrder : std::uint8_t {
-  kRow,
-  kCol,
-  kCol32,      // COL32: 32 columns, row after row
-  kColTuring,  // COL4_4R2_8C: 8-row tiles, even rows before odd ones, four columns at a time
-  kColAmpere,  // COL32_2R_4R4: 32-row tiles, pairs of rows eight apart
-};
-
-namespace internal {
-
-EIGENQ_HOST_DEVICE constexpr Index roundUp(Index n, Index multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-/** Rows of a tile, to whose multiple the buffer's rows are padded. */
-EIGENQ_HOST_DEVICE constexpr Index tileRows(TileOrder order) {
-  return order == TileOrder::kColTuring ? 8 : order == TileOrder::kColAmpere ? 32 : 1;
-}
-
-/** Columns of a tile, to whose multiple the buffer's columns are padded. */
-EIGENQ_HOST_DEVICE constexpr Index tileCols(TileOrder order) {
-  return order == TileOrder::kRow || order == TileOrder::kCol ? 1 : 32;
-}
-
-/** Place of row \a r among the 32 rows of an ampere tile: 0 1 8 9 16 17 24 25 | 2 3 10 11 … */
-EIGENQ_HOST_DEVICE constexpr Index ampereRow(Index r) { return (r % 8) / 2 * 8 + r % 32 / 8 * 2 + r % 2; }
-
-/** Place of element (r, c) among the 256 of a turing tile. */
-EIGENQ_HOST_DEVICE constexpr Index turingPlace(Index r, Index c) {
-  return r % 2 * 128 + c % 32 / 4 * 16 + r % 8 / 2 * 4 + c % 4;
-}
-
-}  // namespace internal
-
-/** Position of element (\a r, \a c) of a \a rows×\a cols matrix in a buffer of the given order. */
-EIGENQ_HOST_DEVICE constexpr Index tileOffset(TileOrder order, Index rows, Index cols, Index r, Index c) {
-  switch (order) {
-    case TileOrder::kRow:
-      return r * cols + c;
-    case TileOrder::kCol:
-      return c * rows + r;
-    case TileOrder::kCol32:
-      return c / 32 * 32 * rows + 32 * r + c % 32;
-    case TileOrder::kColTuring:
-      return c / 32 * 32 * internal::roundUp(rows, 8) + r / 8 * 256 + internal::turingPlace(r, c);
-    case TileOrder::kColAmpere:
-      return c / 32 * 32 * internal::roundUp(rows, 32) + r / 32 * 1024 + 32 * internal::ampereRow(r) + c % 32;
-  }
-  return -1;
-}
-
-/** Shape of the zero-padded buffer that holds a \a rows×\a cols matrix in the given order. */
-constexpr std::pair<Index, Index> tileBufferShape(TileOrder order, Index rows, Index cols) {
-  return {internal::roundUp(rows, internal::tileRows(order)), internal::roundUp(cols, internal::tileCols(order))};
-}
-
-/** Elements of that buffer. */
-constexpr Index tileBufferSize(TileOrder order, Index rows, Index cols) {
-  return tileBufferShape(order, rows, cols).first * tileBufferShape(order, rows, cols).second;
-}
-
-// doc/formats.md#tiles, the worked example: element (13, 37) of a 40×70 matrix.
-static_assert(tileOffset(TileOrder::kCol32, 40, 70, 13, 37) == 1701, "doc/formats.md#tiles");
-static_assert(tileOffset(TileOrder::kColTuring, 40, 70, 13, 37) == 1689, "doc/formats.md#tiles");
-static_assert(tileOffset(TileOrder::kColAmpere, 40, 70, 13, 37) == 2661, "doc/formats.md#tiles");
 
 /** Elements in a tiled order, padding zero. Element (r, c) is buffer(tileOffset(order, rows, cols, r, c)). */
 template <typename Scalar>
@@ -104,15 +37,21 @@ TiledBuffer<typename Derived::Scalar> toTiles(const Eigen::MatrixBase<Derived>& 
   return tiled;
 }
 
+namespace internal {
+
+inline void requireTileBuffer(Index found, TileOrder order, Index rows, Index cols) {
+  const Index expected = tileBufferSize(order, rows, cols);
+  if (found == expected) return;
+  throw FormatError("fromTiles", "buffer",
+                    "expected " + std::to_string(expected) + " elements, found " + std::to_string(found));
+}
+
+}  // namespace internal
+
 /** The matrix, its padding cropped. Throws FormatError where the buffer has not the size its shape and order need. */
 template <typename Scalar>
 Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> fromTiles(const TiledBuffer<Scalar>& tiled) {
-  const Index expected = tileBufferSize(tiled.order, tiled.rows, tiled.cols);
-  if (tiled.buffer.size() != expected) {
-    throw FormatError(
-        "fromTiles", "buffer",
-        "expected " + std::to_string(expected) + " elements, found " + std::to_string(tiled.buffer.size()));
-  }
+  internal::requireTileBuffer(tiled.buffer.size(), tiled.order, tiled.rows, tiled.cols);
   Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> a(tiled.rows, tiled.cols);
   for (Index r = 0; r < a.rows(); ++r)
     for (Index c = 0; c < a.cols(); ++c) a(r, c) = tiled.buffer[tileOffset(tiled.order, tiled.rows, tiled.cols, r, c)];
@@ -171,6 +110,20 @@ inline const TileIndices& tileIndices(TileOrder order) {
   return kept[static_cast<int>(order)];
 }
 
+namespace internal {
+
+/** For undoLayout(): of a rows×cols matrix, where they are not 0, in a buffer of tiles. */
+inline void requireTiles(Index bufferRows, Index bufferCols, const TileIndices& indices, Index rows, Index cols) {
+  if (indices.size() == 0 || bufferRows % indices.rows() != 0 || bufferCols % indices.cols() != 0)
+    throw FormatError("undoLayout", "tiled",
+                      "expected multiples of " + std::to_string(indices.rows()) + "x" + std::to_string(indices.cols()) +
+                          ", found " + std::to_string(bufferRows) + "x" + std::to_string(bufferCols));
+  if (rows > bufferRows || cols > bufferCols)
+    throw FormatError("undoLayout", "shape", "the matrix is larger than its buffer");
+}
+
+}  // namespace internal
+
 /** The row-major matrix behind \a tiled, a buffer of consecutive tiles that run down the columns of tiles first.
  * \param tiled  padded rows×padded cols, as elements lie in memory, row by row
  * \param indices  of one tile, see getInverseTransformIndices; its shape is the tile's
@@ -182,12 +135,7 @@ Eigen::Matrix<typename Derived::Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::R
     const Eigen::DenseBase<Derived>& tiled, const TileIndices& indices, Index rows = 0, Index cols = 0) {
   using Matrix = Eigen::Matrix<typename Derived::Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Index tileRows = indices.rows(), tileCols = indices.cols();
-  if (indices.size() == 0 || tiled.rows() % tileRows != 0 || tiled.cols() % tileCols != 0)
-    throw FormatError("undoLayout", "tiled",
-                      "expected multiples of " + std::to_string(tileRows) + "x" + std::to_string(tileCols) +
-                          ", found " + std::to_string(tiled.rows()) + "x" + std::to_string(tiled.cols()));
-  if (rows > tiled.rows() || cols > tiled.cols())
-    throw FormatError("undoLayout", "shape", "the matrix is larger than its buffer");
+  internal::requireTiles(tiled.rows(), tiled.cols(), indices, rows, cols);
   const Matrix buffer = tiled.derived();
   Matrix a(tiled.rows(), tiled.cols());
   const Index tilesDown = tiled.rows() / tileRows;
