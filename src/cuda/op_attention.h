@@ -14,6 +14,9 @@ namespace internal {
 LoweringTable<DeviceLowering<CausalAttention>> attentionForwardLowerings();
 LoweringTable<DeviceLowering<CausalAttentionBackward>> attentionBackwardLowerings();
 
+/** Throws std::invalid_argument, in the name of \a op. */
+void checkHeads(const char* op, Index heads, Index kvHeads, Index headDim, Index window);
+
 const char* refuseAttentionMma(const CausalAttention& op, const Context& context);
 void runAttentionMma(const CausalAttention& op, Context& context);
 const char* refuseAttentionBackwardMma(const CausalAttentionBackward& op, const Context& context);

@@ -3,15 +3,14 @@
 //
 //   keys of a sequence │ split 0 │ split 1 │ …    block = (split, head, sequence): 4 warps, each 4 keys at a time;
 //                                                 a lane has kEntries neighbouring entries of q, k, v and the sum
-//   splits ─► (maximum, total, sum) each ─► one block a head adds them in their order
+//   splits ─► (maximum, total, sum) each ─► one block a head adds them in a fixed order
 //
 // Traffic  K and V once, from L2 for all but the first head of a group; a few floats a split. 4 FLOP an entry of K
 //          and V: memory is the limit, and with few sequences the latency of one split. There are as many splits as
-//          keep the device busy, of at least 64 keys of the capacity.
-#include <eigen_q/src/gpu/OpKernels.h>
-
+//          keep the device busy, of at least 64 keys of the capacity or the window.
 #include <string>
 
+#include "op_attention.h"
 #include "op_blockwise.cuh"
 
 namespace EigenQ {
@@ -21,7 +20,13 @@ namespace {
 
 constexpr unsigned kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kMostSplits = 64;
+static_assert(kMostSplits <= kThreads, "a thread weighs a split");
 constexpr int kKeysAtOnce = 4;  // loads in flight of a lane, for K and for V
+
+struct Maximum {
+  __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
 
 /** Softmax and weighted sum of some keys, relative to exp(top). */
 template <int kEntries>
@@ -96,8 +101,11 @@ __global__ void __launch_bounds__(kThreads)
     attentionDecodeKernel(const AttentionDecode op, float scale, bool packed, Splits splits) {
   const Index item = Index{blockIdx.x} / splits.count, sequence = item / op.heads, head = item % op.heads;
   const int split = static_cast<int>(Index{blockIdx.x} % splits.count), headDim = static_cast<int>(op.headDim);
-  const int length = op.lengths[sequence], share = (length + splits.count - 1) / splits.count;
-  const int begin = min(split * share, length), end = min(begin + share, length);
+  const int position = op.positions[sequence];
+  const bool known = position >= 0 && position < op.capacity;
+  const int keys = !known ? 0 : op.window > 0 && op.window <= position ? static_cast<int>(op.window) : position + 1;
+  const int share = (keys + splits.count - 1) / splits.count, firstKey = position + 1 - keys;
+  const int begin = firstKey + min(split * share, keys), end = min(begin + share, firstKey + keys);
   const Index kvOffset = head / (op.heads / op.kvHeads) * headDim, cache = sequence * op.capacity;
   const T* const k = static_cast<const T*>(op.k.data) + cache * op.k.colStride + kvOffset;
   const T* const v = static_cast<const T*>(op.v.data) + cache * op.v.colStride + kvOffset;
@@ -127,39 +135,42 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) splits.top[blockIdx.x] = top, splits.total[blockIdx.x] = total;
 }
 
+/** Weighs the splits by their tops. Without a key the total is 0 and the result NaN. */
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     combineSplitsKernel(Splits splits, Columns<T> o, Index heads, Index headDim, Index items) {
+  __shared__ float weights[kMostSplits];
+  const auto mine = static_cast<int>(threadIdx.x);  // one split a thread, at first
   for (Index item = blockIdx.x; item < items; item += gridDim.x) {
     const Index first = item * splits.count;
-    float top = kNegativeInfinity, total = 0;
-    for (int s = 0; s < splits.count; ++s) top = fmaxf(top, splits.top[first + s]);
-    const float base = finiteTop(top);
-    for (int s = 0; s < splits.count; ++s)
-      total = fmaf(splits.total[first + s], expf(splits.top[first + s] - base), total);
-    for (Index i = threadIdx.x; i < headDim; i += kThreads) {
+    const bool owner = mine < splits.count;
+    const float ownTop = owner ? splits.top[first + mine] : kNegativeInfinity;
+    const float top = blockReduce(ownTop, Maximum()), weight = expf(ownTop - finiteTop(top));
+    if (owner) weights[mine] = weight;
+    const float total = blockReduce(owner ? weight * splits.total[first + mine] : 0.0f, Plus());
+    for (Index i = mine; i < headDim; i += kThreads) {
       float sum = 0;
-      for (int s = 0; s < splits.count; ++s)
-        sum = fmaf(splits.sum[(first + s) * headDim + i], expf(splits.top[first + s] - base), sum);
-      const bool nothing = total == 0.0f;  // a sequence without a key
-      o(item / heads)[item % heads * headDim + i] = fromFloat<T>(nothing ? 0.0f : sum / total);
+#pragma unroll 8
+      for (int s = 0; s < splits.count; ++s) sum = fmaf(splits.sum[(first + s) * headDim + i], weights[s], sum);
+      o(item / heads)[item % heads * headDim + i] = fromFloat<T>(sum / total);
     }
+    __syncthreads();  // the weights have been read
   }
 }
 
 int splitsFor(const AttentionDecode& op, Index sequences, const Context& context) {
-  constexpr Index kMost = 64, kFewestKeys = 64, kBlocksPerMultiprocessor = 8;
+  constexpr Index kFewestKeys = 64, kBlocksPerMultiprocessor = 8;
   const Index items = op.heads * sequences;
   const Index wanted = (kBlocksPerMultiprocessor * context.multiprocessors() + items - 1) / items;
-  return static_cast<int>(std::max<Index>(1, std::min({wanted, kMost, op.capacity / kFewestKeys})));
+  const Index keys = op.window > 0 ? std::min(op.window, op.capacity) : op.capacity;
+  return static_cast<int>(std::max<Index>(1, std::min({wanted, Index{kMostSplits}, keys / kFewestKeys})));
 }
 
 void checkDecode(const AttentionDecode& op) {
-  if (op.kvHeads < 1 || op.heads < 1 || op.headDim < 1 || op.headDim > kMaxHeadDim || op.heads % op.kvHeads != 0)
-    throw std::invalid_argument(
-        "attentionDecode: expected positive sizes, heads a multiple of kvHeads and headDim up to " +
-        std::to_string(kMaxHeadDim) + ", found " + std::to_string(op.heads) + " heads, " + std::to_string(op.kvHeads) +
-        " kvHeads, headDim " + std::to_string(op.headDim));
+  checkHeads("attentionDecode", op.heads, op.kvHeads, op.headDim, op.window);
+  if (op.capacity > std::numeric_limits<std::int32_t>::max())
+    throw std::invalid_argument("attentionDecode: expected a capacity below 2^31, found " +
+                                std::to_string(op.capacity));
   const auto check = [&](const ConstDenseView& m, Index heads, Index cols) {
     (void)m, (void)heads, (void)cols;  // without assertions
     assert(m.rows == heads * op.headDim && m.cols == cols && m.scalar == op.q.scalar &&

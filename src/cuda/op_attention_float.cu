@@ -2,7 +2,7 @@
 // Causal attention in float, for any scalar type and head dimension; no matrix of scores in memory.
 //
 //   block = (tile of queries, head)        Q  kTile×kDim ─┐
-//   for each tile of keys up to them:      K  kTile×kDim ─┴► S = QKᵀ ► P = exp(S - running maximum) ─┐
+//   for each tile of keys that they see:   K  kTile×kDim ─┴► S = QKᵀ ► P = exp(S - running maximum) ─┐
 //                                          V  kTile×kDim, in K's place ──────────────────────────────┴► O += PV
 //
 // Traffic  Q, O once; K and V once for each tile of queries, mostly from L2. Work: 4·T²·headDim/2 FLOP a head and
@@ -33,17 +33,18 @@ struct RunningSoftmax {
     for (int r = 0; r < Tile::kRows; ++r) top[r] = kNegativeInfinity, total[r] = 0;
   }
 
-  /** Turns scores into weights, those that causality hides into 0. Every row sees the first key of its sequence, so top
-   * is finite from the first tile on. */
-  __device__ __forceinline__ void update(typename Tile::Scores& s, int firstQuery, int firstKey, int end) {
+  /** Turns scores into weights, those of hidden keys into 0. The first tile begins with the first key that the first
+   * row sees and is as long as there are rows, so that every row of the sequence sees a key of it and top is finite
+   * from then on. \param own  the key of the first row \param end  of the sequence's keys */
+  __device__ __forceinline__ void update(typename Tile::Scores& s, int own, int firstKey, int end, int window) {
 #pragma unroll
     for (int r = 0; r < Tile::kRows; ++r) {
-      const int query = firstQuery + Tile::ty() + 16 * r;
+      const int last = own + Tile::ty() + 16 * r;
       float most = top[r];
 #pragma unroll
       for (int c = 0; c < Tile::kRows; ++c) {
         const int key = firstKey + Tile::tx() + 16 * c;
-        if (key > query || key >= end) s[r][c] = kNegativeInfinity;
+        if (key >= end || !isVisible(last - key, window)) s[r][c] = kNegativeInfinity;
         most = fmaxf(most, s[r][c]);
       }
       most = rowReduce(most, Maximum());
@@ -63,6 +64,8 @@ __global__ void __launch_bounds__(256) attentionFloatKernel(const CausalAttentio
   const BlockRole role = blockRole(op.offsets, op.sequences, op.heads, kTile, true);
   if (!role.tile) return;
   const int first = role.tile.first, end = role.tile.end, headDim = static_cast<int>(op.headDim);
+  const KeyColumns keys = keyColumns(op, role.tile);
+  const int window = windowOf(op), keyEnd = end + keys.shift;
   const Index kvHead = role.head / (op.heads / op.kvHeads);
   const HeadView<const void> k(op.k, kvHead, headDim), v(op.v, kvHead, headDim);
   float* const q = dynamicShared<float>();
@@ -72,17 +75,17 @@ __global__ void __launch_bounds__(256) attentionFloatKernel(const CausalAttentio
   Tile::fill(q, HeadView<const void>(op.q, role.head, headDim), first, end, headDim, scale);
   RunningSoftmax<Tile> softmax;
   typename Tile::Sums sums = {};
-  const int lastQuery = min(first + kTile, end) - 1;
-  for (int key = role.tile.begin; key <= lastQuery; key += kTile) {
+  const int lastKey = keys.known ? min(first + kTile, end) - 1 + keys.shift : -1;  // nothing to see: 0/0
+  for (int key = keys.firstSeen(first, window); key <= lastKey; key += kTile) {
     __syncthreads();  // V of the tile before has been read
-    Tile::fill(kv, k, key, end, headDim, 1);
+    Tile::fill(kv, k, key, keyEnd, headDim, 1);
     __syncthreads();
     typename Tile::Scores s;
     Tile::multiply(q, kv, s);
-    softmax.update(s, first, key, end);
+    softmax.update(s, first + keys.shift, key, keyEnd, window);
     Tile::putWeights(s, weights);
     __syncthreads();  // K has been read
-    Tile::fill(kv, v, key, end, headDim, 1);
+    Tile::fill(kv, v, key, keyEnd, headDim, 1);
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < Tile::kRows; ++r)
@@ -98,7 +101,8 @@ __global__ void __launch_bounds__(256) attentionFloatKernel(const CausalAttentio
   for (int r = 0; r < Tile::kRows; ++r) {
     factors[r] = 1.0f / softmax.total[r];
     const int query = first + Tile::ty() + 16 * r;
-    if (query < end && Tile::tx() == 0) op.lse[query * op.heads + role.head] = softmax.top[r] + logf(softmax.total[r]);
+    if (op.lse && query < end && Tile::tx() == 0)
+      op.lse[query * op.heads + role.head] = softmax.top[r] + logf(softmax.total[r]);
   }
   Tile::write(sums, factors, HeadView<void>(op.o, role.head, headDim), first, end, headDim, false);
 }

@@ -2,9 +2,9 @@
 // Pullback of causal attention in float. P is recomputed from the log-sum-exp; every gradient has one owner, so nothing
 // is added atomically and the order is fixed.
 //
-//   dQ: block = (tile of queries, head)         rows    Q, dO     for each tile of keys K, V up to them
+//   dQ: block = (tile of queries, head)         rows    Q, dO     for each tile of keys K, V that they see
 //   dK, dV: block = (tile of keys, kvHead)      rows    K, V      for each head of its group, each tile of queries
-//                                                                 Q, dO from them on
+//                                                                 Q, dO that see them
 //   both:  S = rows·innerᵀ,  P = exp(S - lse),  dP = dO·Vᵀ,  dS = P ∘ (dP - delta)·scale
 //          dQ += dS·K    or    dV += Pᵀ·dO, dK += dSᵀ·Q
 //
@@ -53,15 +53,15 @@ __device__ __forceinline__ SharedTiles shareOut() {
  */
 template <typename Tile, bool kKeys>
 __device__ __forceinline__ void softmaxPullback(typename Tile::Scores& p, typename Tile::Scores& ds, int firstRow,
-                                                int firstInner, int end, const float* lse, const float* delta,
-                                                Index heads, float scale) {
+                                                int firstInner, int end, int window, const float* lse,
+                                                const float* delta, Index heads, float scale) {
 #pragma unroll
   for (int r = 0; r < Tile::kRows; ++r)
 #pragma unroll
     for (int c = 0; c < Tile::kRows; ++c) {
       const int row = firstRow + Tile::ty() + 16 * r, inner = firstInner + Tile::tx() + 16 * c;
       const int query = kKeys ? inner : row, key = kKeys ? row : inner;
-      const bool visible = key <= query && query < end;
+      const bool visible = query < end && isVisible(query - key, window);
       p[r][c] = visible ? expf(fmaf(p[r][c], scale, -lse[query * heads])) : 0.0f;
       ds[r][c] = visible ? p[r][c] * (ds[r][c] - delta[query * heads]) * scale : 0.0f;
     }
@@ -71,8 +71,8 @@ __device__ __forceinline__ void softmaxPullback(typename Tile::Scores& p, typena
 template <typename Tile, bool kKeys>
 __device__ __forceinline__ void step(const SharedTiles& shared, const HeadView<const void>& inner1,
                                      const HeadView<const void>& inner2, int firstRow, int firstInner, int end,
-                                     int headDim, const float* lse, const float* delta, Index heads, float scale,
-                                     typename Tile::Sums& sums1, typename Tile::Sums& sums2) {
+                                     int window, int headDim, const float* lse, const float* delta, Index heads,
+                                     float scale, typename Tile::Sums& sums1, typename Tile::Sums& sums2) {
   __syncthreads();  // the tiles before have been read
   Tile::fill(shared.inner1, inner1, firstInner, end, headDim, 1);
   Tile::fill(shared.inner2, inner2, firstInner, end, headDim, 1);
@@ -80,7 +80,7 @@ __device__ __forceinline__ void step(const SharedTiles& shared, const HeadView<c
   typename Tile::Scores p, ds;
   Tile::multiply(shared.rows1, shared.inner1, p);
   Tile::multiply(shared.rows2, shared.inner2, ds);
-  softmaxPullback<Tile, kKeys>(p, ds, firstRow, firstInner, end, lse, delta, heads, scale);
+  softmaxPullback<Tile, kKeys>(p, ds, firstRow, firstInner, end, window, lse, delta, heads, scale);
   if (kKeys) {
     Tile::putWeights(p, shared.weights);
     __syncthreads();
@@ -106,10 +106,10 @@ __global__ void __launch_bounds__(256)
   Tile::fill(shared.rows2, HeadView<const void>(op.d_o, role.head, headDim), first, end, headDim, 1);
   const HeadView<const void> k(f.k, kvHead, headDim), v(f.v, kvHead, headDim);
   typename Tile::Sums dq = {};
-  const int lastQuery = min(first + kTile, end) - 1;
-  for (int key = role.tile.begin; key <= lastQuery; key += kTile)
-    step<Tile, false>(shared, k, v, first, key, end, headDim, f.lse + role.head, delta + role.head, f.heads, scale, dq,
-                      dq);
+  const int window = windowOf(f), lastQuery = min(first + kTile, end) - 1;
+  for (int key = keyColumns(f, role.tile).firstSeen(first, window); key <= lastQuery; key += kTile)
+    step<Tile, false>(shared, k, v, first, key, end, window, headDim, f.lse + role.head, delta + role.head, f.heads,
+                      scale, dq, dq);
   float ones[Tile::kRows];
 #pragma unroll
   for (int r = 0; r < Tile::kRows; ++r) ones[r] = 1;
@@ -128,11 +128,13 @@ __global__ void __launch_bounds__(256)
   const SharedTiles shared = shareOut<Tile>();
   Tile::fill(shared.rows1, HeadView<const void>(f.k, role.head, headDim), first, end, headDim, 1);
   Tile::fill(shared.rows2, HeadView<const void>(f.v, role.head, headDim), first, end, headDim, 1);
+  const int window = windowOf(f), queryEnd = role.tile.queryEnd(kTile, window);
   typename Tile::Sums dk = {}, dv = {};
   for (Index head = role.head * group; head < (role.head + 1) * group; ++head) {
     const HeadView<const void> q(f.q, head, headDim), d_o(op.d_o, head, headDim);
-    for (int query = first; query < end; query += kTile)
-      step<Tile, true>(shared, q, d_o, first, query, end, headDim, f.lse + head, delta + head, f.heads, scale, dk, dv);
+    for (int query = first; query < queryEnd; query += kTile)
+      step<Tile, true>(shared, q, d_o, first, query, end, window, headDim, f.lse + head, delta + head, f.heads, scale,
+                       dk, dv);
   }
   float ones[Tile::kRows];
 #pragma unroll

@@ -2,7 +2,7 @@
 // Causal attention of half or bfloat16 on the tensor cores; scores, softmax and sums in float.
 //
 //   block = (64 queries, head), a warp 16 of them:   Q ─┐
-//   for each 64 keys up to them:                     K ─┴► S = QKᵀ ► P = exp(S - running maximum) ─┐   all in registers
+//   for each 64 keys that they see:                  K ─┴► S = QKᵀ ► P = exp(S - running maximum) ─┐   all in registers
 //                                                    V ────────────────────────────────────────────┴► O += PV
 //   K and V of the next tile are on their way while this one is multiplied.
 //
@@ -31,9 +31,11 @@ struct RunningSoftmax {
   float total[2] = {0, 0};  // of this lane's columns
   float rescale[2];         // of what was summed before the last update
 
-  /** Turns scores into weights, those that causality hides into 0. Every row sees the first key of its sequence, so top
-   * is finite from the first tile on. \param exponentScale  scale·log₂e */
-  __device__ __forceinline__ void update(float (&s)[kKeys / 8][4], int query, int firstKey, int end,
+  /** Turns scores into weights, those of hidden keys into 0. The first tile begins with the first key that the block's
+   * first row sees and is as long as there are rows, so that every row of the sequence sees a key of it and top is
+   * finite from then on. \param own  the key of row g \param end  of the sequence's keys \param exponentScale
+   * scale·log₂e */
+  __device__ __forceinline__ void update(float (&s)[kKeys / 8][4], int own, int firstKey, int end, int window,
                                          float exponentScale) {
     const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
@@ -45,7 +47,7 @@ struct RunningSoftmax {
         for (int e = 0; e < 2; ++e) {
           const int key = firstKey + 8 * n + column + e;
           float& score = s[n][2 * h + e];
-          if (key > query + 8 * h || key >= end) score = kNegativeInfinity;
+          if (key >= end || !isVisible(own + 8 * h - key, window)) score = kNegativeInfinity;
           most = fmaxf(most, score);
         }
       most = quadReduce(most, Maximum());
@@ -71,32 +73,38 @@ __global__ void __launch_bounds__(kMmaThreads) attentionMmaKernel(const CausalAt
   const BlockRole role = blockRole(op.offsets, op.sequences, op.heads, kMmaRows, true);
   if (!role.tile) return;
   const int first = role.tile.first, end = role.tile.end;
+  const KeyColumns keys = keyColumns(op, role.tile);
+  const int window = windowOf(op), keyEnd = end + keys.shift;
   const Index kvHead = role.head / (op.heads / op.kvHeads);
   const HeadColumns<const T> k(op.k, kvHead, kDim), v(op.v, kvHead, kDim);
   T* const q = dynamicShared<T>();
   T* const stages = q + kMmaRows * kDim;  // (stage, K or V, kKeys, kDim)
   const auto fetchKeys = [&](int stage, int key) {
     T* const tile = stages + stage * 2 * kKeys * kDim;
-    Tile::template fetch<kKeys>(tile, k, key, end);
-    Tile::template fetch<kKeys>(tile + kKeys * kDim, v, key, end);
+    Tile::template fetch<kKeys>(tile, k, key, keyEnd);
+    Tile::template fetch<kKeys>(tile + kKeys * kDim, v, key, keyEnd);
   };
 
-  Tile::template fetch<kMmaRows>(q, HeadColumns<const T>(op.q, role.head, kDim), first, end);
-  fetchKeys(0, role.tile.begin);
+  const int firstKey = keys.firstSeen(first, window);
+  const int lastKey = keys.known ? min(first + kMmaRows, end) - 1 + keys.shift : -1;  // nothing to see: 0/0
+  if (keys.known) {
+    Tile::template fetch<kMmaRows>(q, HeadColumns<const T>(op.q, role.head, kDim), first, end);
+    fetchKeys(0, firstKey);
+  }
   ptx::commitCopies();
   RunningSoftmax softmax;
   typename Tile::Sums sums = {};
-  const int row = first + Tile::warpRow() + Tile::lane() / 4, lastQuery = min(first + kMmaRows, end) - 1;
+  const int row = first + Tile::warpRow() + Tile::lane() / 4;
   int stage = 0;
-  for (int key = role.tile.begin; key <= lastQuery; key += kKeys, stage ^= 1) {
-    if (key + kKeys <= lastQuery) fetchKeys(stage ^ 1, key + kKeys);
+  for (int key = firstKey; key <= lastKey; key += kKeys, stage ^= 1) {
+    if (key + kKeys <= lastKey) fetchKeys(stage ^ 1, key + kKeys);
     ptx::commitCopies();  // an empty group, behind the last tile
     ptx::waitForCopies<1>();
     __syncthreads();
     T* const tile = stages + stage * 2 * kKeys * kDim;
     float s[kKeys / 8][4];
     Tile::template multiply<kKeys>(q, tile, s);
-    softmax.update(s, row, key, end, scale * kLog2E);
+    softmax.update(s, row + keys.shift, key, keyEnd, window, scale * kLog2E);
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n)
 #pragma unroll
@@ -110,7 +118,7 @@ __global__ void __launch_bounds__(kMmaThreads) attentionMmaKernel(const CausalAt
   for (int h = 0; h < 2; ++h) {
     const float total = quadReduce(softmax.total[h], Plus());
     factors[h] = 1.0f / total;
-    if (row + 8 * h < end && Tile::lane() % 4 == 0)
+    if (op.lse && row + 8 * h < end && Tile::lane() % 4 == 0)
       op.lse[(row + 8 * h) * op.heads + role.head] = fmaf(scale, softmax.top[h], logf(total));
   }
   Tile::write(sums, factors, HeadColumns<T>(op.o, role.head, kDim), first, end, false);

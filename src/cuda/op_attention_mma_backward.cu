@@ -2,9 +2,9 @@
 // Pullback of causal attention of half or bfloat16 on the tensor cores. As in op_attention_float_backward.cu, P is
 // recomputed from the log-sum-exp and every gradient has one owner; both kernels are one text with the roles exchanged:
 //
-//   kKeys = false: block = (64 queries, head)       rows Q, dO    inner K, V     of the keys up to them
-//   kKeys = true:  block = (64 keys, kvHead)        rows K, V     inner Q, dO    of the queries from them on, each head
-//   S = rows1·inner1ᵀ,  dP = rows2·inner2ᵀ,  P = exp(scale·S - lse),  dS = P ∘ (dP - delta)         in registers
+//   kKeys = false: block = (64 queries, head)       rows Q, dO    inner K, V     of the keys that they see
+//   kKeys = true:  block = (64 keys, kvHead)        rows K, V     inner Q, dO    of the queries that see them, each
+//   head S = rows1·inner1ᵀ,  dP = rows2·inner2ᵀ,  P = exp(scale·S - lse),  dS = P ∘ (dP - delta)         in registers
 //   sums1 += dS·inner1 (dQ or dK, times scale at the end),   kKeys: sums2 += P·inner2 (dV)
 //
 // Work     5 products of tiles instead of the forward's 2, and S and dP twice: 3.5 times the forward's.
@@ -38,7 +38,7 @@ __device__ __forceinline__ QueryTerms queryTerms(const float* lse, const float* 
 /** P and dS from scores and dP, for a 16×kCols piece whose first row and column are the tokens given. */
 template <bool kKeys, int kCols>
 __device__ __forceinline__ void softmaxPullback(float (&p)[kCols / 8][4], float (&ds)[kCols / 8][4], int row,
-                                                int firstInner, const QueryTerms (&ofRows)[2],
+                                                int firstInner, int window, const QueryTerms (&ofRows)[2],
                                                 const QueryTerms* ofInner, float exponentScale) {
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
@@ -47,8 +47,8 @@ __device__ __forceinline__ void softmaxPullback(float (&p)[kCols / 8][4], float 
     for (int i = 0; i < 4; ++i) {
       const int own = row + i / 2 * 8, place = 8 * n + column + i % 2, inner = firstInner + place;
       const QueryTerms q = kKeys ? ofInner[place] : ofRows[i / 2];
-      const bool visible = kKeys ? own <= inner : inner <= own;
-      const float weight = visible ? exp2f(fmaf(exponentScale, p[n][i], -q.lse)) : 0.0f;
+      const float weight =
+          isVisible(kKeys ? inner - own : own - inner, window) ? exp2f(fmaf(exponentScale, p[n][i], -q.lse)) : 0.0f;
       p[n][i] = weight;
       ds[n][i] = weight * (ds[n][i] - q.delta);
     }
@@ -71,7 +71,9 @@ __global__ void __launch_bounds__(kMmaThreads)
   __shared__ QueryTerms innerTerms[2][kCols];
 
   // The inner tiles in one sequence of steps: for keys, those of all heads of the group, one head after the other.
-  const int innerBegin = kKeys ? first : role.tile.begin, innerEnd = kKeys ? end : min(first + kMmaRows, end);
+  const int window = windowOf(f);
+  const int innerBegin = kKeys ? first : keyColumns(f, role.tile).firstSeen(first, window);
+  const int innerEnd = kKeys ? role.tile.queryEnd(kMmaRows, window) : min(first + kMmaRows, end);
   const int tiles = (innerEnd - innerBegin + kCols - 1) / kCols,
             steps = kKeys ? tiles * static_cast<int>(group) : tiles;
   const auto fetchInner = [&](int stage, int step) {
@@ -107,7 +109,7 @@ __global__ void __launch_bounds__(kMmaThreads)
     float p[kCols / 8][4], ds[kCols / 8][4];
     Tile::template multiply<kCols>(rows1, tile, p);
     Tile::template multiply<kCols>(rows2, tile + kCols * kDim, ds);
-    softmaxPullback<kKeys, kCols>(p, ds, row, innerBegin + step % tiles * kCols, rowTerms, innerTerms[stage],
+    softmaxPullback<kKeys, kCols>(p, ds, row, innerBegin + step % tiles * kCols, window, rowTerms, innerTerms[stage],
                                   scale * kLog2E);
     if (kKeys) Tile::template addWeighted<kCols>(p, tile + kCols * kDim, sums2);
     Tile::template addWeighted<kCols>(ds, tile, sums1);

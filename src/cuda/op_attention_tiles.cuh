@@ -6,6 +6,8 @@
 #ifndef EIGENQ_CUDA_OP_ATTENTION_TILES_CUH
 #define EIGENQ_CUDA_OP_ATTENTION_TILES_CUH
 
+#include <eigen_q/src/gpu/OpKernels.h>
+
 #include "op_blockwise.cuh"
 
 namespace EigenQ {
@@ -17,8 +19,13 @@ struct SequenceTile {
   int begin;
   int end;
   int first;
+  Index sequence;
 
   __device__ __forceinline__ explicit operator bool() const { return first < end; }
+  /** Behind the last query that sees any of the tile's \a size tokens as keys. */
+  __device__ __forceinline__ int queryEnd(int size, int window) const {
+    return end - first - size < window ? end : first + size - 1 + window;
+  }
 };
 
 /** Most tiles that \a tokens in \a sequences can make. */
@@ -44,11 +51,11 @@ __device__ __forceinline__ SequenceTile findTile(const std::int32_t* offsets, In
       const int owner = __ffs(static_cast<int>(owners)) - 1;
       const int ownBegin = __shfl_sync(kAllLanes, begin, owner), ownEnd = __shfl_sync(kAllLanes, end, owner);
       const int before = __shfl_sync(kAllLanes, upTo - tiles, owner);
-      return {ownBegin, ownEnd, ownBegin + (static_cast<int>(tile) - before) * tileSize};
+      return {ownBegin, ownEnd, ownBegin + (static_cast<int>(tile) - before) * tileSize, s - lane + owner};
     }
     tile -= __shfl_sync(kAllLanes, upTo, kWarp - 1);
   }
-  return {0, 0, 0};
+  return {0, 0, 0, 0};
 }
 
 /** The head and the tile of a block. Late tiles see the most keys, or as keys the fewest queries: those with the most
@@ -61,6 +68,35 @@ __device__ __forceinline__ BlockRole blockRole(const std::int32_t* offsets, Inde
                                                bool lateFirst) {
   const Index tiles = Index{gridDim.x} / heads, t = Index{blockIdx.x} / heads;
   return {Index{blockIdx.x} % heads, findTile(offsets, sequences, lateFirst ? tiles - 1 - t : t, tileSize)};
+}
+
+/** How many keys a query sees at most, its own included. */
+__device__ __forceinline__ int windowOf(const CausalAttention& op) {
+  constexpr int kAll = std::numeric_limits<int>::max();
+  return op.window > 0 && op.window < kAll ? static_cast<int>(op.window) : kAll;
+}
+
+/** Whether a query sees a key at \a distance before it; negative distances lie ahead. */
+__device__ __forceinline__ bool isVisible(int distance, int window) {
+  return static_cast<unsigned>(distance) < static_cast<unsigned>(window);
+}
+
+/** Where the keys of a tile's queries are: the own key of token t is column t + shift of k and v. */
+struct KeyColumns {
+  int begin;  // of the sequence
+  int shift;
+  bool known;  // whether they all lie in the cache
+
+  /** The first key that a query sees, given its token. */
+  __device__ __forceinline__ int firstSeen(int token, int window) const {
+    return max(begin, token + shift - window + 1);
+  }
+};
+__device__ __forceinline__ KeyColumns keyColumns(const CausalAttention& op, const SequenceTile& tile) {
+  if (!op.positions) return {tile.begin, 0, true};
+  const Index position = op.positions[tile.begin], begin = tile.sequence * op.capacity;
+  const bool known = position >= 0 && position + (tile.end - tile.begin) <= op.capacity;
+  return {static_cast<int>(begin), known ? static_cast<int>(begin + position - tile.begin) : 0, known};
 }
 
 inline dim3 attentionGrid(Index tokens, Index sequences, Index tileSize, Index heads) {

@@ -10,27 +10,16 @@
 #include <map>
 #include <stdexcept>
 
-#include "OpOperands.h"
+#include "AttentionBounds.h"
 
 using namespace EigenQ;
 using namespace EigenQ::test;
 using Eigen::MatrixXd;
 using gpu::Context;
-using gpu::internal::AttentionDecode;
 using gpu::internal::CausalAttention;
 using gpu::internal::CausalAttentionBackward;
 
 namespace {
-
-struct Heads {
-  Index heads, kvHeads, headDim;
-
-  Index group() const { return heads / kvHeads; }
-  double scale() const { return 1 / std::sqrt(static_cast<double>(headDim)); }
-  std::string name() const {
-    return std::to_string(heads) + "/" + std::to_string(kvHeads) + " heads of " + std::to_string(headDim);
-  }
-};
 
 std::vector<std::int32_t> offsetsOf(const std::vector<int>& lengths) {
   std::vector<std::int32_t> offsets = {0};
@@ -40,31 +29,6 @@ std::vector<std::int32_t> offsetsOf(const std::vector<int>& lengths) {
 
 /** Sequences around a tile, one without tokens. */
 const std::vector<int> kLengths = {1, 2, 0, 63, 64, 65, 200};
-
-/** How a kernel computes: the tensor cores truncate where float arithmetic rounds, and round weights to the scalar. */
-struct Arithmetic {
-  double unit;
-  double weights;
-  double weightUnderflow;
-
-  double gamma(Index n) const {
-    const double nu = static_cast<double>(n) * unit;
-    return nu / (1 - nu);
-  }
-};
-constexpr Arithmetic kFloatArithmetic = {kUnit, 0, 0};
-
-Arithmetic arithmeticOf(const std::string& row, ScalarType scalar) {
-  if (row.find(".mma") == std::string::npos) return kFloatArithmetic;
-  return {4 * kUnit, unitOf(scalar), scalar == ScalarType::kHalf ? underflowOf(scalar) : 0};
-}
-
-struct Bounded {
-  MatrixXd exact, error;
-
-  Bounded() = default;
-  Bounded(Index rows, Index cols) : exact(MatrixXd::Zero(rows, cols)), error(MatrixXd::Zero(rows, cols)) {}
-};
 
 struct Inputs {
   Heads heads;
@@ -83,35 +47,6 @@ struct Inputs {
   }
 };
 
-/** What one query makes of n keys: its output and the log-sum-exp of its scores. */
-struct Attended {
-  Eigen::VectorXd o, oError;
-  double lse, lseError;
-};
-
-Attended attend(const Eigen::VectorXd& q, const MatrixXd& k, const MatrixXd& v, double scale,
-                const Arithmetic& arithmetic) {
-  const Index n = k.cols(), smallestTile = 32;
-  const Eigen::VectorXd s = scale * (k.transpose() * q);
-  const Eigen::VectorXd magnitudes = scale * (k.cwiseAbs().transpose() * q.cwiseAbs());
-  const double scoreError = arithmetic.gamma(q.size() + 3) * magnitudes.maxCoeff();
-  const double top = s.maxCoeff(), range = top - s.minCoeff(), most = s.cwiseAbs().maxCoeff();
-  Eigen::VectorXd p = (s.array() - top).exp();
-  const double total = p.sum();
-  p /= total;
-  // The exponents are rounded, and each tile may bring a larger maximum, by which all before it is rescaled.
-  const double tiles = static_cast<double>(n / smallestTile + 2);
-  const double exponents = kUnit * (3 * range + 4 * most + 8 * tiles * (1 + most) + 16) + kExpError;
-  const double weightError = 2 * scoreError + exponents + gammaFloat(n + 16);
-  Attended a;
-  a.o = v * p;
-  a.oError = (weightError + arithmetic.gamma(n + 8) + arithmetic.weights) * (v.cwiseAbs() * p) +
-             arithmetic.weightUnderflow * v.cwiseAbs().rowwise().sum();
-  a.lse = top + std::log(total);
-  a.lseError = scoreError + exponents + gammaFloat(n + 16) + 4 * kUnit * std::abs(a.lse);
-  return a;
-}
-
 struct Forward {
   Bounded o, lse;
 
@@ -122,7 +57,9 @@ struct Forward {
       const MatrixXd q = in.part(in.q, h, first, tokens), k = in.part(in.k, kv, first, tokens),
                      v = in.part(in.v, kv, first, tokens);
       for (Index j = 0; j < tokens; ++j) {
-        const Attended a = attend(q.col(j), k.leftCols(j + 1), v.leftCols(j + 1), in.heads.scale(), arithmetic);
+        const Index seen = in.heads.firstSeen(j), count = j + 1 - seen;
+        const Attended a =
+            attend(q.col(j), k.middleCols(seen, count), v.middleCols(seen, count), in.heads.scale(), arithmetic);
         o.exact.block(h * d, first + j, d, 1) = a.o;
         o.error.block(h * d, first + j, d, 1) = a.oError;
         lse.exact(h, first + j) = a.lse;
@@ -150,7 +87,7 @@ struct Backward {
       for (Index j = 0; j < n; ++j) {
         const double norm = lse(h, first + j), delta = out.col(j).dot(g.col(j));
         const double deltaError = gammaFloat(d + 1) * out.col(j).cwiseAbs().dot(g.col(j).cwiseAbs());
-        for (Index i = 0; i <= j; ++i) {
+        for (Index i = in.heads.firstSeen(j); i <= j; ++i) {
           p(i, j) = std::exp(s(i, j) - norm);
           ds(i, j) = p(i, j) * (dp(i, j) - delta);
           const double relative = sError(i, j) + 6 * kUnit * (std::abs(s(i, j)) + std::abs(norm) + 1) + 2 * kExpError;
@@ -221,6 +158,7 @@ struct Upload {
     forward.heads = c.in.heads.heads;
     forward.kvHeads = c.in.heads.kvHeads;
     forward.headDim = c.in.heads.headDim;
+    forward.window = c.in.heads.window;
     forward.offsets = offsets.data();
     forward.sequences = static_cast<Index>(c.in.offsets.size()) - 1;
     forward.q = q.in();
@@ -291,18 +229,20 @@ std::vector<int> manyShort() {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(exactValuesAreThoseOfTheTape, *needsDevice()) {
-  const Case c(ScalarType::kFloat, {4, 2, 8}, {1, 0, 5, 30});
-  ad::Tape<double> tape;
-  const auto q = tape.variable(c.in.q), k = tape.variable(c.in.k), v = tape.variable(c.in.v);
-  const Eigen::VectorXi offsets = Eigen::Map<const Eigen::VectorXi>(c.in.offsets.data(), 5);
-  const auto o = ad::causalAttention(q, k, v, {4, 2, 8}, offsets);
-  const Forward f(c.in, kFloatArithmetic);
-  BOOST_TEST((o.value() - f.o.exact).cwiseAbs().maxCoeff() < 1e-13);
-  tape.backward(o, c.d_o);
-  const Backward b(c.in, f.o.exact, f.lse.exact, c.d_o, kFloatArithmetic);
-  BOOST_TEST((q.grad() - b.dq.exact).cwiseAbs().maxCoeff() < 1e-12);
-  BOOST_TEST((k.grad() - b.dk.exact).cwiseAbs().maxCoeff() < 1e-12);
-  BOOST_TEST((v.grad() - b.dv.exact).cwiseAbs().maxCoeff() < 1e-12);
+  for (const Index window : {0, 7}) {
+    const Case c(ScalarType::kFloat, {4, 2, 8, window}, {1, 0, 5, 30});
+    ad::Tape<double> tape;
+    const auto q = tape.variable(c.in.q), k = tape.variable(c.in.k), v = tape.variable(c.in.v);
+    const Eigen::VectorXi offsets = Eigen::Map<const Eigen::VectorXi>(c.in.offsets.data(), 5);
+    const auto o = ad::causalAttention(q, k, v, {4, 2, 8, window}, offsets);
+    const Forward f(c.in, kFloatArithmetic);
+    BOOST_TEST((o.value() - f.o.exact).cwiseAbs().maxCoeff() < 1e-13);
+    tape.backward(o, c.d_o);
+    const Backward b(c.in, f.o.exact, f.lse.exact, c.d_o, kFloatArithmetic);
+    BOOST_TEST((q.grad() - b.dq.exact).cwiseAbs().maxCoeff() < 1e-12);
+    BOOST_TEST((k.grad() - b.dk.exact).cwiseAbs().maxCoeff() < 1e-12);
+    BOOST_TEST((v.grad() - b.dv.exact).cwiseAbs().maxCoeff() < 1e-12);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(everyForwardKernelComputesAttention, *needsDevice()) {
@@ -334,6 +274,39 @@ BOOST_AUTO_TEST_CASE(manySequencesAndSharpScores, *needsDevice()) {
       checkForward(sharp, context, runs);
       checkBackward(sharp, context, runs);
     }
+}
+
+BOOST_AUTO_TEST_CASE(everyKernelSlidesItsWindow, *needsDevice()) {
+  Context context;
+  Runs runs;
+  for (const Index window : {1, 2, 33, 64, 65, 130, 1000})
+    for (const Index headDim : {8, 64, 128, 256}) {
+      const ScalarType scalar = window % 2 == 0 ? ScalarType::kHalf : ScalarType::kBFloat16;
+      const Case c(headDim == 8 ? ScalarType::kFloat : scalar, {4, 2, headDim, window}, kLengths);
+      checkForward(c, context, runs);
+      checkBackward(c, context, runs);
+    }
+  for (const auto& row : gpu::internal::attentionForwardLowerings()) BOOST_TEST(runs[row.name] > 0, row.name);
+  for (const auto& row : gpu::internal::attentionBackwardLowerings()) BOOST_TEST(runs[row.name] > 0, row.name);
+}
+
+// Keys that no query of a tile sees are not read: there they may be NaN.
+BOOST_AUTO_TEST_CASE(hiddenKeysAreNotRead, *needsDevice()) {
+  Context context;
+  for (const ScalarType scalar : {ScalarType::kFloat, ScalarType::kHalf}) {
+    Case c(scalar, {2, 1, 64, 10}, {300});
+    const Index hidden = 256 - 9;  // queries 256 … 299 begin a tile
+    const Forward f(c.in, arithmeticOf(".mma", scalar));
+    c.in.k.leftCols(hidden).setConstant(std::nan(""));
+    c.in.v.leftCols(hidden).setConstant(std::nan(""));
+    Upload device(c, Columns::kPacked);
+    for (const auto& row : gpu::internal::attentionForwardLowerings()) {
+      if (row.refuse(device.forward, context)) continue;
+      row.run(device.forward, context);
+      const MatrixXd found = device.o.valuesOf(device.o.download(context));
+      checkValues(found.rightCols(44), f.o.exact.rightCols(44), f.o.error.rightCols(44), scalar, row.name);
+    }
+  }
 }
 
 BOOST_AUTO_TEST_CASE(tensorCoresTakeAlignedHalvesOfTheirHeadDimensions, *needsDevice()) {
@@ -389,75 +362,13 @@ BOOST_AUTO_TEST_CASE(nothingToAttend, *needsDevice()) {
 
 BOOST_AUTO_TEST_CASE(sizesThatDoNotFitAreRefused, *needsDevice()) {
   Context context;
-  for (const Heads& heads : {Heads{3, 2, 8}, Heads{0, 1, 8}, Heads{2, 0, 8}, Heads{2, 1, 0}, Heads{2, 1, 257}}) {
+  for (const Heads& heads :
+       {Heads{3, 2, 8}, Heads{0, 1, 8}, Heads{2, 0, 8}, Heads{2, 1, 0}, Heads{2, 1, 257}, Heads{2, 1, 8, -1}}) {
     CausalAttention op;
-    op.heads = heads.heads, op.kvHeads = heads.kvHeads, op.headDim = heads.headDim;
+    op.heads = heads.heads, op.kvHeads = heads.kvHeads, op.headDim = heads.headDim, op.window = heads.window;
     BOOST_CHECK_THROW(gpu::internal::causalAttentionForward(op, context), std::invalid_argument);
     CausalAttentionBackward backward;
     backward.forward = op;
     BOOST_CHECK_THROW(gpu::internal::causalAttentionBackward(backward, context), std::invalid_argument);
-    AttentionDecode decode;
-    decode.heads = heads.heads, decode.kvHeads = heads.kvHeads, decode.headDim = heads.headDim;
-    BOOST_CHECK_THROW(gpu::internal::attentionDecode(decode, context), std::invalid_argument);
   }
-}
-
-namespace {
-
-void checkDecode(const Heads& heads, ScalarType scalar, const std::vector<std::int32_t>& lengths, Index capacity,
-                 Context& context) {
-  const auto sequences = static_cast<Index>(lengths.size());
-  const Index d = heads.headDim, rows = heads.heads * d, kvRows = heads.kvHeads * d;
-  const auto rounded = [&](const MatrixXd& m) { return OpMatrix(scalar, m).values(); };
-  const MatrixXd q = rounded(gaussian(rows, sequences, 1, 2));
-  MatrixXd k = rounded(gaussian(kvRows, sequences * capacity, 2)), v = rounded(gaussian(kvRows, k.cols(), 3));
-  Bounded o(rows, sequences);
-  for (Index s = 0; s < sequences; ++s) {
-    const Index first = s * capacity, n = lengths[static_cast<std::size_t>(s)];
-    for (Index h = 0; h < heads.heads && n > 0; ++h) {
-      const Index kv = h / heads.group() * d;
-      const Attended a = attend(q.block(h * d, s, d, 1), k.block(kv, first, d, n), v.block(kv, first, d, n),
-                                heads.scale(), kFloatArithmetic);
-      o.exact.block(h * d, s, d, 1) = a.o;
-      o.error.block(h * d, s, d, 1) = a.oError;
-    }
-    // What lies behind a sequence must not matter.
-    k.middleCols(first + n, capacity - n).setConstant(std::nan(""));
-    v.middleCols(first + n, capacity - n).setConstant(std::nan(""));
-  }
-  DeviceArray<std::int32_t> deviceLengths(lengths);
-  for (const Columns columns : kColumns) {
-    const Setting setting{scalar, columns, 0, 0};
-    const OpMatrix deviceQ = setting.matrix(q, 0), deviceK = setting.matrix(k, 1), deviceV = setting.matrix(v, 2);
-    OpMatrix result = setting.matrix(o.exact, 1);
-    AttentionDecode op;
-    op.heads = heads.heads, op.kvHeads = heads.kvHeads, op.headDim = d;
-    op.capacity = capacity;
-    op.lengths = deviceLengths.data();
-    op.q = deviceQ.in(), op.k = deviceK.in(), op.v = deviceV.in(), op.o = result.out();
-    checkOp("decode " + heads.name() + ", " + std::to_string(sequences) + " sequences of up to " +
-                std::to_string(capacity) + ", " + nameOf(scalar) + ", " + nameOf(columns),
-            {{"o", &result, o.exact, o.error}}, false, context, [&](bool) { attentionDecode(op, context); });
-  }
-}
-
-}  // namespace
-
-BOOST_AUTO_TEST_CASE(decodingAttendsToTheCache, *needsDevice()) {
-  Context context;
-  for (const Index headDim : {1, 8, 32, 33, 64, 128, 200, 256})
-    for (const Heads& heads : {Heads{4, 2, headDim}, Heads{3, 1, headDim}})
-      for (const ScalarType scalar : kDeviceScalars)
-        checkDecode(heads, scalar, {1, 2, 0, 63, 64, 65, 200}, 200, context);
-}
-
-BOOST_AUTO_TEST_CASE(longCachesAreSplit, *needsDevice()) {
-  Context context;
-  for (const ScalarType scalar : kDeviceScalars) {
-    checkDecode({2, 1, 64}, scalar, {5000}, 5000, context);
-    checkDecode({2, 1, 64}, scalar, {1, 0, 1023, 4097}, 4100, context);
-    checkDecode({32, 8, 128}, scalar, {300, 7}, 512, context);
-  }
-  checkDecode({2, 1, 64}, ScalarType::kHalf, {}, 64, context);
-  checkDecode({2, 1, 64}, ScalarType::kHalf, {0, 0}, 0, context);
 }

@@ -101,11 +101,30 @@ struct CrossEntropyBackward {
   std::int32_t ignoreIndex = -100;
   const float* lse = nullptr;
   const float* weight = nullptr;
-  ConstDenseView dloss;  // device scalar
+  ConstDenseView dloss;  // device scalar; without data: 1
   DenseView dlogits;     // may be the logits themselves, if not accumulated
   bool accumulate = false;
 };
 void crossEntropyBackward(const CrossEntropyBackward& op, Context& context);
+
+/** The same for logits that are there a few columns at a time, each replaced by its gradient at once. The weight is
+ * mantissa·2ᵏ with a mantissa in [1/2, 1), which leaves 16-bit gradients the exponents that those of a loss of 1 have.
+ */
+struct ChunkedCrossEntropy {
+  const std::int32_t* targets = nullptr;  // of all tokens
+  Index tokens = 0;
+  std::int32_t ignoreIndex = -100;
+  bool mean = true;
+  float* factors = nullptr;    // mantissa, 2ᵏ, weight: written by the first function, read by the others
+  float* tokenLoss = nullptr;  // one a token
+};
+void crossEntropyFactors(const ChunkedCrossEntropy& op, Context& context);
+/** The losses of tokens first … first + logits.cols - 1; where \a gradient, logits = mantissa·(softmax(logits) -
+ * onehot(target)), 0 in ignored columns. */
+void crossEntropyChunk(const ChunkedCrossEntropy& op, const DenseView& logits, Index first, bool gradient,
+                       Context& context);
+/** loss, 1×1, = weight·Σ tokenLoss, after all chunks. */
+void crossEntropyTotal(const ChunkedCrossEntropy& op, const DenseView& loss, Context& context);
 
 /** y = gain ∘ x·inverse, inverse = 1/√(mean(x²) + eps) of each column; with \a bias: y = gain ∘ (x - center)·inverse +
  * bias, inverse = 1/√(var(x) + eps). RMSNorm and LayerNorm. */
@@ -179,16 +198,23 @@ struct CausalAttention {
   Index heads = 1;
   Index kvHeads = 1;
   Index headDim = 1;                      // at most kMaxHeadDim
+  Index window = 0;                       // 0: all earlier tokens; w: itself and the w - 1 before it
   const std::int32_t* offsets = nullptr;  // sequence s: tokens offsets[s] … offsets[s + 1] - 1, all tokens in all
   Index sequences = 0;
   ConstDenseView q;      // (heads·headDim)×tokens
   ConstDenseView k;      // (kvHeads·headDim)×tokens
   ConstDenseView v;      // as k
   DenseView o;           // as q
-  float* lse = nullptr;  // heads×tokens: the log-sum-exp of each query's scores
+  float* lse = nullptr;  // heads×tokens: the log-sum-exp of each query's scores; null where no pullback will ask
+
+  // Forward only: k and v are caches, (kvHeads·headDim)×(sequences·capacity), and hold the tokens' own keys and values
+  // already. Column s·capacity + t belongs to token t of sequence s.
+  Index capacity = 0;
+  const std::int32_t* positions = nullptr;  // of each token in its sequence; those of a sequence follow one another
 };
 constexpr Index kMaxHeadDim = 256;
-/** Runs the first kernel that does not refuse. Throws std::invalid_argument for sizes that do not fit. */
+/** Runs the first kernel that does not refuse. Throws std::invalid_argument for sizes that do not fit. A sequence whose
+ * positions leave the capacity becomes NaN. */
 void causalAttentionForward(const CausalAttention& op, Context& context);
 
 struct CausalAttentionBackward {
@@ -204,19 +230,41 @@ struct CausalAttentionBackward {
 void causalAttentionBackward(const CausalAttentionBackward& op, Context& context);
 
 /** One query a sequence over the keys and values that a cache holds, the query's own included: a step of generation.
- * Column s·capacity + t of the caches belongs to token t of sequence s. A sequence of length 0 gives zeros. */
+ * Column s·capacity + t of the caches belongs to token t of sequence s. */
 struct AttentionDecode {
   Index heads = 1;
   Index kvHeads = 1;
   Index headDim = 1;
-  Index capacity = 0;                     // columns a sequence has in the caches
-  const std::int32_t* lengths = nullptr;  // of each sequence, at most capacity
-  ConstDenseView q;                       // (heads·headDim)×sequences
-  ConstDenseView k;                       // (kvHeads·headDim)×(sequences·capacity)
-  ConstDenseView v;                       // as k
-  DenseView o;                            // as q
+  Index window = 0;                         // as CausalAttention
+  Index capacity = 0;                       // columns a sequence has in the caches
+  const std::int32_t* positions = nullptr;  // of each query in its sequence; beyond the capacity: NaN
+  ConstDenseView q;                         // (heads·headDim)×sequences
+  ConstDenseView k;                         // (kvHeads·headDim)×(sequences·capacity)
+  ConstDenseView v;                         // as k
+  DenseView o;                              // as q
 };
 void attentionDecode(const AttentionDecode& op, Context& context);
+
+/** Column s·capacity + positions[t] of the caches = column t of k and v, for token t of sequence s. A token whose
+ * position leaves the capacity is left out. */
+struct CacheAppend {
+  ConstDenseView k;  // rows×tokens
+  ConstDenseView v;  // as k
+  DenseView keys;    // rows×(sequences·capacity)
+  DenseView values;  // as keys
+  Index sequences = 0;
+  Index capacity = 0;
+  const std::int32_t* positions = nullptr;  // one a token
+  const std::int32_t* offsets = nullptr;    // as CausalAttention; null: token t belongs to sequence t
+};
+void appendToCache(const CacheAppend& op, Context& context);
+
+// Generation.
+
+/** rows[j]: the row of the largest entry of column j, the first of equal ones; -1 where an entry is NaN. */
+void argmax(const ConstDenseView& x, std::int32_t* rows, Context& context);
+/** integers[i] += step, for positions that a captured step moves on by itself. */
+void addToIntegers(std::int32_t* integers, Index count, std::int32_t step, Context& context);
 
 }  // namespace internal
 }  // namespace gpu

@@ -81,6 +81,9 @@ inline CachedTokens<> tokensBehind(const Eigen::Ref<const Eigen::VectorXi>& leng
 /** One token a sequence. */
 inline CachedTokens<> tokensBehind(const Eigen::Ref<const Eigen::VectorXi>& lengths) { return {lengths, {}}; }
 
+/** Each position moves on by \a step. */
+inline void advance(Eigen::VectorXi& positions, int step = 1) { positions.array() += step; }
+
 namespace internal {
 
 /** Calls f(sequence, first token, tokens) for each sequence that brings any. */

@@ -158,6 +158,7 @@ Var<Scalar, Device> causalAttention(const Var<Scalar, Device>& q, const Var<Scal
   op.heads = heads.heads;
   op.kvHeads = heads.kvHeads;
   op.headDim = heads.headDim;
+  op.window = heads.window;
   op.offsets = internal::reading(offsets, context);
   op.sequences = offsets.size() - 1;
   op.q = internal::reading(q);
