@@ -143,6 +143,8 @@ class Generator {
   std::vector<std::vector<int>> m_generated;
 };
 
+extern template class Generator<Llama<float, ad::Host>>;  // compiled in EigenQ::Llm
+
 }  // namespace llm
 }  // namespace EigenQ
 

@@ -182,6 +182,13 @@ Index Llama<Scalar, Place>::sizeInBytes() {
   return bytes;
 }
 
+// The host's is compiled in EigenQ::Llm.
+extern template class DenseWeight<float, ad::Host>;
+extern template class Linear<float, ad::Host>;
+extern template class Llama<float, ad::Host>;
+extern template ad::Var<float> Llama<float, ad::Host>::features(ad::Tape<float>&, const Eigen::VectorXi&,
+                                                                KvCache<float>&, const ad::CachedTokens<>&);
+
 }  // namespace llm
 }  // namespace EigenQ
 
