@@ -244,6 +244,7 @@ int Context::device() const { return m_state->stream->device(); }
 cudaStream_t Context::stream() const { return m_state->stream->get(); }
 const DeviceProperties& Context::properties() const { return m_state->properties; }
 int Context::multiprocessors() const { return m_state->multiprocessors; }
+bool Context::isCapturing() const { return m_state->stream->isCapturing(); }
 
 void Context::synchronize() {
   const internal::DeviceGuard guard(device());

@@ -2,6 +2,8 @@
 // Entrywise products, factors that only the device knows, and dropout. See op_elementwise.cuh.
 #include <eigen_q/src/gpu/OpKernels.h>
 
+#include <stdexcept>
+
 #include "op_elementwise.cuh"
 
 namespace EigenQ {
@@ -128,6 +130,8 @@ void broadcast(const ConstDenseView& value, float alpha, const DenseView& y, boo
 
 void dropout(const Dropout& op, Context& context) {
   assert(op.p >= 0 && op.p < 1 && "dropout: expected a probability in [0, 1)");
+  if (context.isCapturing())
+    throw std::logic_error("dropout inside a graph capture: every replay would drop the same entries");
   const Walk walk({op.x, asConst(op.y)});
   if (walk.empty()) return;
   const auto threshold = static_cast<std::uint32_t>(op.p * 16777216.0);  // 2²⁴, as on the host

@@ -62,12 +62,13 @@ struct AdamWRule {
 
   __device__ __forceinline__ void update(float gradScale, Index i) const {
     const AdamWStep& s = step;
+    const AdamWRates r = s.ratesAt ? *s.ratesAt : s.rates;
     const float g = gradScale * s.gradient[i];
     const float m = s.beta1 * s.m[i] + (1 - s.beta1) * g;
     const float v = s.beta2 * s.v[i] + (1 - s.beta2) * (g * g);
     s.m[i] = m;
     s.v[i] = v;
-    s.parameter[i] = s.keep * s.parameter[i] - s.rate * m / (sqrtf(v) * s.unbias2 + s.eps);
+    s.parameter[i] = r.keep * s.parameter[i] - r.rate * m / (sqrtf(v) * r.unbias2 + s.eps);
   }
 };
 

@@ -194,15 +194,21 @@ BOOST_AUTO_TEST_CASE(adamWFollowsItsFormula, *needsDevice()) {
     DeviceArray<float> w(p.w), g(p.g), m(p.m), v(p.v);
     gpu::internal::AdamWStep s;
     s.size = n, s.parameter = w.data(), s.gradient = g.data(), s.m = m.data(), s.v = v.data();
-    s.gradScale = 0.3f, s.beta1 = 0.9f, s.beta2 = 0.999f, s.rate = 0.01f, s.unbias2 = 1.7f, s.eps = 1e-8f,
-    s.keep = 0.99f;
+    s.gradScale = 0.3f, s.beta1 = 0.9f, s.beta2 = 0.999f, s.eps = 1e-8f;
+    const gpu::internal::AdamWRates r = {0.01f, 1.7f, 0.99f};
+    DeviceArray<float> onDevice(std::vector<float>{r.rate, r.unbias2, r.keep});
+    // Rates with the step, and on the device in their stead.
+    if (n % 2 == 0)
+      s.rates = r;
+    else
+      s.ratesAt = reinterpret_cast<const gpu::internal::AdamWRates*>(onDevice.data());
     gpu::internal::runAdamW(s, nullptr, context);
     for (std::size_t i = 0; i < p.w.size(); ++i) {
       const float gi = roundedProduct(s.gradScale, p.g[i]);
       p.m[i] = roundedProduct(s.beta1, p.m[i]) + roundedProduct(1 - s.beta1, gi);
       p.v[i] = roundedProduct(s.beta2, p.v[i]) + roundedProduct(1 - s.beta2, roundedProduct(gi, gi));
-      const float denominator = roundedProduct(std::sqrt(p.v[i]), s.unbias2) + s.eps;
-      p.w[i] = roundedProduct(s.keep, p.w[i]) - roundedProduct(s.rate, p.m[i]) / denominator;
+      const float denominator = roundedProduct(std::sqrt(p.v[i]), r.unbias2) + s.eps;
+      p.w[i] = roundedProduct(r.keep, p.w[i]) - roundedProduct(r.rate, p.m[i]) / denominator;
     }
     BOOST_TEST(agree(w.toHost(context), p.w, "adamW of " + std::to_string(n) + ", parameter"));
     BOOST_TEST(agree(m.toHost(context), p.m, "adamW of " + std::to_string(n) + ", m"));

@@ -57,6 +57,8 @@ class Context {
   /** Compute capability and name. */
   const DeviceProperties& properties() const;
   int multiprocessors() const;
+  /** Whether the stream is being captured in a graph: what is queued then runs at every replay, and not now. */
+  bool isCapturing() const;
 
   /** Waits until everything queued has run. Throws CudaError where a kernel has failed. */
   void synchronize();

@@ -3,6 +3,8 @@
 #define EIGENQ_GPU_DEVICEASSIGN_H
 
 #include <memory>
+#include <stdexcept>
+#include <type_traits>
 
 #include "DeviceOperators.h"
 
@@ -158,9 +160,11 @@ void DeviceView<Scalar>::copyFromHost(const Eigen::DenseBase<Derived>& x, Contex
   } else if (m_colStride == 1 && m_rowStride == m_cols) {
     if (m_block) m_block->beginWrite(context);
     internal::uploadAs<Eigen::RowMajor>(x, m_data, context);
-  } else {
+  } else if constexpr (!std::is_integral<Scalar>::value) {
     DeviceView y = *this;
     y.device(context) = DeviceMatrix<Scalar>::fromHost(x, context);
+  } else {
+    throw std::invalid_argument("copyFromHost: expected a contiguous view, for there are no kernels for integers");
   }
 }
 

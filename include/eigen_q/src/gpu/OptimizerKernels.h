@@ -35,6 +35,13 @@ struct SgdStep {
 };
 void runSgd(const SgdStep& step, const float* gradScaleAt, Context& context);
 
+/** What changes from one step of AdamW to the next. */
+struct AdamWRates {
+  float rate = 0;     // learning rate/(1 - β₁ᵗ)
+  float unbias2 = 1;  // 1/√(1 - β₂ᵗ)
+  float keep = 1;     // 1 - learning rate·decay
+};
+
 /** For each value, every operation in float and rounded by itself, in the order of the tape's AdamW:
  *   g ← gradScale·gradient,  m ← β₁m + (1 - β₁)g,  v ← β₂v + (1 - β₂)g²,
  *   w ← keep·w - rate·m/(√v·unbias2 + eps). */
@@ -47,10 +54,10 @@ struct AdamWStep {
   float gradScale = 1;
   float beta1 = 0;
   float beta2 = 0;
-  float rate = 0;     // learning rate/(1 - β₁ᵗ)
-  float unbias2 = 1;  // 1/√(1 - β₂ᵗ)
   float eps = 0;
-  float keep = 1;  // 1 - learning rate·decay
+  AdamWRates rates;
+  const AdamWRates* ratesAt =
+      nullptr;  // where not null, read on the device instead: each replay of a graph has its own
 };
 void runAdamW(const AdamWStep& step, const float* gradScaleAt, Context& context);
 

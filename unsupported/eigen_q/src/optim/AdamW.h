@@ -3,6 +3,7 @@
 #define EIGENQ_OPTIM_ADAMW_H
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -44,15 +45,22 @@ struct AdamWRates {
   Scalar beta1, beta2, step, unbias2, keep, eps;
 };
 
+/** The rates that a step inside a graph capture leaves to the replays. There are no graphs on the host. */
+template <typename Place>
+struct AdamWReplay {
+  explicit AdamWReplay(std::size_t) {}
+  static bool isCapturing() { return false; }
+};
+
 /** One parameter's step. */
 template <typename Place>
 struct AdamWRule;
 template <>
 struct AdamWRule<Host> {
   template <typename Scalar>
-  static void step(const AdamWRates<Scalar>& r, Scalar gradScale, const Eigen::MatrixX<Scalar>& gradient,
-                   Eigen::Map<Eigen::MatrixX<Scalar>> value, Eigen::MatrixX<Scalar>& first,
-                   Eigen::MatrixX<Scalar>& second) {
+  static void step(const AdamWRates<Scalar>& r, AdamWReplay<Host>&, std::size_t, Scalar gradScale,
+                   const Eigen::MatrixX<Scalar>& gradient, Eigen::Map<Eigen::MatrixX<Scalar>> value,
+                   Eigen::MatrixX<Scalar>& first, Eigen::MatrixX<Scalar>& second) {
     auto w = value.array();
     auto m = first.array();
     auto v = second.array();
@@ -84,7 +92,7 @@ class AdamW : public Optimizer<Scalar_, Place_> {
 
   /** Throws std::invalid_argument for a negative option or a β outside [0, 1). */
   explicit AdamW(std::vector<Parameter<Scalar, Place>*> parameters, const AdamWOptions& options = {})
-      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options) {
+      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options), m_replay(this->parameters().size()) {
     internal::checkAdamOptions("AdamW", options);
     m_state.firstMoment = internal::zerosLike(this->parameters());
     m_state.secondMoment = internal::zerosLike(this->parameters());
@@ -103,15 +111,27 @@ class AdamW : public Optimizer<Scalar_, Place_> {
   double learningRate() const override { return m_options.learningRate; }
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
+  /** On a device, before each replay of a graph in which step() was captured: counts a step and sends its rates, the
+   * learning rate among them. The capture itself counts none. The graph keeps gradScale. */
+  void prepareReplay() {
+    for (const std::size_t i : m_replay.captured())
+      m_replay.set(i, internal::AdamWRates<Scalar>(m_options, static_cast<double>(++m_state.steps[i])),
+                   this->parameters()[i]->mutableValue());
+    m_replay.send();
+  }
+
  private:
   void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
-    const auto t = static_cast<double>(++m_state.steps[i]);
-    internal::AdamWRule<Place>::step(internal::AdamWRates<Scalar>(m_options, t), gradScale, p.grad(), p.mutableValue(),
-                                     m_state.firstMoment[i], m_state.secondMoment[i]);
+    const std::int64_t t = m_state.steps[i] + 1;
+    if (!m_replay.isCapturing()) m_state.steps[i] = t;
+    internal::AdamWRule<Place>::step(internal::AdamWRates<Scalar>(m_options, static_cast<double>(t)), m_replay, i,
+                                     gradScale, p.grad(), p.mutableValue(), m_state.firstMoment[i],
+                                     m_state.secondMoment[i]);
   }
 
   AdamWOptions m_options;
   State m_state;
+  internal::AdamWReplay<Place> m_replay;
 };
 
 }  // namespace ad

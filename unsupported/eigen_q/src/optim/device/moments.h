@@ -59,9 +59,11 @@ struct Rules8bit<Device> {
   }
   static float* writing(gpu::DeviceView<float> value) { return stepWrites(value, gpu::Context::current()); }
   static void run(const EigenQ::internal::AdamStep& step) {
+    refuseCapture("Adam of 8 bits", gpu::Context::current());
     gpu::internal::runAdam(step, nullptr, gpu::Context::current());
   }
   static void run(const EigenQ::internal::LionStep& step) {
+    refuseCapture("Lion of 8 bits", gpu::Context::current());
     gpu::internal::runLion(step, nullptr, gpu::Context::current());
   }
 };

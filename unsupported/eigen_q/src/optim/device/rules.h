@@ -4,6 +4,11 @@
 #ifndef EIGENQ_OPTIM_DEVICE_RULES_H
 #define EIGENQ_OPTIM_DEVICE_RULES_H
 
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
 #include <eigen_q/src/gpu/OptimizerKernels.h>
 
 #include "../../device/DevicePlace.h"
@@ -25,12 +30,21 @@ inline float* stepWrites(gpu::DeviceView<float> m, gpu::Context& context) {
   return static_cast<float*>(writing(m, context).data);
 }
 
+/** A step that a graph would repeat as it was captured, learning rate and all, is an error rather than a surprise. */
+inline void refuseCapture(const char* optimizer, const gpu::Context& context) {
+  if (context.isCapturing())
+    throw std::logic_error(std::string(optimizer) +
+                           ": step() inside a graph capture: replays would repeat its learning rate and step count; "
+                           "capture AdamW, whose prepareReplay() renews them, or step outside the graph");
+}
+
 template <>
 struct SgdRule<Device> {
   template <typename Scalar>
   static void step(const SgdOptions& o, float gradScale, const gpu::DeviceMatrix<float>& gradient,
                    gpu::DeviceView<float> w, gpu::DeviceMatrix<float>* momentum) {
     gpu::Context& context = gpu::Context::current();
+    refuseCapture("Sgd", context);
     gpu::internal::SgdStep s;
     s.size = w.size();
     s.parameter = stepWrites(w, context);
@@ -44,10 +58,46 @@ struct SgdRule<Device> {
   }
 };
 
+/** One column of rates a parameter, on the device and, until they are sent, on the host. */
+template <>
+class AdamWReplay<Device> {
+ public:
+  using Rates = gpu::internal::AdamWRates;
+
+  explicit AdamWReplay(std::size_t parameters)
+      : m_next(kFloats, static_cast<Eigen::Index>(parameters)), m_current(kFloats, m_next.cols()) {}
+
+  static bool isCapturing() { return gpu::Context::current().isCapturing(); }
+  const std::vector<std::size_t>& captured() const { return m_captured; }
+
+  /** Where a step that is captured now will find its rates; null outside captures. */
+  const Rates* capture(std::size_t i, gpu::Context& context) {
+    if (!context.isCapturing()) return nullptr;
+    if (std::find(m_captured.begin(), m_captured.end(), i) == m_captured.end()) m_captured.push_back(i);
+    return reinterpret_cast<const Rates*>(stepReads(m_current, context)) + i;
+  }
+
+  /** \param value  which the replay writes: contexts that read it now come first */
+  void set(std::size_t i, const AdamWRates<float>& r, gpu::DeviceView<float> value) {
+    stepWrites(value, gpu::Context::current());
+    m_next.col(static_cast<Eigen::Index>(i)) << r.step, r.unbias2, r.keep;
+  }
+  void send() { m_current.view().copyFromHost(m_next); }
+
+ private:
+  static constexpr Eigen::Index kFloats = 3;
+  static_assert(sizeof(Rates) == kFloats * sizeof(float), "rate, unbias2, keep");
+
+  Eigen::MatrixXf m_next;
+  gpu::DeviceMatrix<float> m_current;
+  std::vector<std::size_t> m_captured;  // by the last captures of step()
+};
+
 template <>
 struct AdamWRule<Device> {
-  static void step(const AdamWRates<float>& r, float gradScale, const gpu::DeviceMatrix<float>& gradient,
-                   gpu::DeviceView<float> w, gpu::DeviceMatrix<float>& m, gpu::DeviceMatrix<float>& v) {
+  static void step(const AdamWRates<float>& r, AdamWReplay<Device>& replay, std::size_t i, float gradScale,
+                   const gpu::DeviceMatrix<float>& gradient, gpu::DeviceView<float> w, gpu::DeviceMatrix<float>& m,
+                   gpu::DeviceMatrix<float>& v) {
     gpu::Context& context = gpu::Context::current();
     gpu::internal::AdamWStep s;
     s.size = w.size();
@@ -58,10 +108,9 @@ struct AdamWRule<Device> {
     s.gradScale = gradScale;
     s.beta1 = r.beta1;
     s.beta2 = r.beta2;
-    s.rate = r.step;
-    s.unbias2 = r.unbias2;
     s.eps = r.eps;
-    s.keep = r.keep;
+    s.rates = {r.step, r.unbias2, r.keep};
+    s.ratesAt = replay.capture(i, context);
     gpu::internal::runAdamW(s, nullptr, context);
   }
 };
@@ -72,6 +121,7 @@ struct LionRule<Device> {
   static void step(const LionOptions& o, float gradScale, const gpu::DeviceMatrix<float>& gradient,
                    gpu::DeviceView<float> w, gpu::DeviceMatrix<float>& momentum) {
     gpu::Context& context = gpu::Context::current();
+    refuseCapture("Lion", context);
     gpu::internal::LionStep s;
     s.size = w.size();
     s.parameter = stepWrites(w, context);
