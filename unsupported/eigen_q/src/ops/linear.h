@@ -36,6 +36,12 @@ class WeightOperand {
     OpsOn<Place>::template linear<Scalar>(m_var.value(), x, b, y);
   }
 
+  /** dx = Wᵀ dy. */
+  template <typename Dy, typename Dx>
+  void applyTransposed(const Dy& dy, Dx& dx) const {
+    dx.noalias() = m_var.value().transpose() * dy;
+  }
+
   template <typename Dy>
   void pullback(const Dy& dy, const Var<Scalar, Place>& x) const {
     x.addGrad(m_var.value().transpose() * dy);

@@ -47,6 +47,14 @@ class WeightOperand<Weight, Scalar, Place, std::enable_if_t<FrozenWeight<std::re
     }
   }
 
+  template <typename Dy, typename Dx>
+  void applyTransposed(const Dy& dy, Dx& dx) const {
+    if constexpr (std::is_same_v<Scalar, double>)
+      EigenQ::internal::exactProduct(weight(), /*transposed=*/true, dy, dx, /*accumulate=*/false);
+    else
+      dx.noalias() = weight().transpose() * dy;
+  }
+
   template <typename Dy>
   void pullback(const Dy& dy, const Var<Scalar, Place>& x) const {
     if (!x.requiresGrad()) return;
