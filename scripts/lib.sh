@@ -60,5 +60,6 @@ need_packages() {
 # What every build needs, and the packages named. CXX chooses another compiler than g++, as CMake reads it.
 need_build_packages() {
   [[ -n ${CXX:-} ]] || set -- g++=g++ "$@"
-  need_packages cmake=cmake ninja-build=ninja libeigen3-dev libboost-test-dev libcli11-dev nlohmann-json3-dev "$@"
+  need_packages cmake=cmake ninja-build=ninja libeigen3-dev libboost-test-dev libcli11-dev nlohmann-json3-dev \
+    pkg-config=pkg-config libpcre2-dev libutf8proc-dev "$@"
 }
