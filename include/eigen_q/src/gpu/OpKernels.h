@@ -126,25 +126,6 @@ void crossEntropyChunk(const ChunkedCrossEntropy& op, const DenseView& logits, I
 /** loss, 1×1, = weight·Σ tokenLoss, after all chunks. */
 void crossEntropyTotal(const ChunkedCrossEntropy& op, const DenseView& loss, Context& context);
 
-/** The same for logits that are there a few columns at a time, each replaced by its gradient at once. The weight is
- * mantissa·2ᵏ with a mantissa in [1/2, 1), which leaves 16-bit gradients the exponents that those of a loss of 1 have.
- */
-struct ChunkedCrossEntropy {
-  const std::int32_t* targets = nullptr;  // of all tokens
-  Index tokens = 0;
-  std::int32_t ignoreIndex = -100;
-  bool mean = true;
-  float* factors = nullptr;    // mantissa, 2ᵏ, weight: written by the first function, read by the others
-  float* tokenLoss = nullptr;  // one a token
-};
-void crossEntropyFactors(const ChunkedCrossEntropy& op, Context& context);
-/** The losses of tokens first … first + logits.cols - 1; where \a gradient, logits = mantissa·(softmax(logits) -
- * onehot(target)), 0 in ignored columns. */
-void crossEntropyChunk(const ChunkedCrossEntropy& op, const DenseView& logits, Index first, bool gradient,
-                       Context& context);
-/** loss, 1×1, = weight·Σ tokenLoss, after all chunks. */
-void crossEntropyTotal(const ChunkedCrossEntropy& op, const DenseView& loss, Context& context);
-
 /** y = gain ∘ x·inverse, inverse = 1/√(mean(x²) + eps) of each column; with \a bias: y = gain ∘ (x - center)·inverse +
  * bias, inverse = 1/√(var(x) + eps). RMSNorm and LayerNorm. */
 struct Norm {
