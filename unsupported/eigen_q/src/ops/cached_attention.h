@@ -117,15 +117,15 @@ inline void checkTokens(const char* op, const CachedTokens<>& tokens, Eigen::Ind
   checkTokenCounts(op, tokens, columns, sequences);
   if (tokens.offsets.size() > 0) checkOffsets(op, tokens.offsets, columns);
   forEachSequence(tokens, sequences, [&](Eigen::Index s, Eigen::Index first, Eigen::Index n) {
-    const std::string where = std::string(op) + ": sequence " + std::to_string(s);
+    const auto where = [&] { return std::string(op) + ": sequence " + std::to_string(s); };
     const Eigen::Index begin = tokens.positions(first), last = begin + n - 1;
     for (Eigen::Index i = 1; i < n; ++i)
       if (tokens.positions(first + i) != begin + i)
-        throw std::invalid_argument(where + ": expected position " + std::to_string(begin + i) + " behind its " +
+        throw std::invalid_argument(where() + ": expected position " + std::to_string(begin + i) + " behind its " +
                                     std::to_string(i) + " tokens before, found " +
                                     std::to_string(tokens.positions(first + i)));
     if (begin < 0 || last >= capacity)
-      throw std::out_of_range(where + ": expected positions from 0 to " + std::to_string(capacity - 1) +
+      throw std::out_of_range(where() + ": expected positions from 0 to " + std::to_string(capacity - 1) +
                               ", the capacity of the cache, found " + std::to_string(begin) + " to " +
                               std::to_string(last));
   });
