@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <eigen_q/src/Errors.h>
+
 #include "component.h"
 #include "replacement.h"
 #include "unicode.h"
@@ -14,6 +16,9 @@ namespace internal {
 namespace {
 
 using Step = Normalizer::Step;
+
+// No real normaliser makes texts longer than NFKD's eleven times; a chain of Replace could fill the memory.
+constexpr std::size_t kLargestGrowth = 64, kShortText = 64;
 
 template <NormalForm kForm>
 Step readNormalForm(const JsonNode&) {
@@ -61,12 +66,19 @@ constexpr ComponentType<Step> kNormalizers[] = {
 
 Normalizer Normalizer::read(const JsonNode& node) {
   Normalizer normalizer;
+  normalizer.m_file = node.file();
   readComponents(node, "normalizers", kNormalizers, normalizer.m_steps);
   return normalizer;
 }
 
 std::string Normalizer::operator()(std::string text) const {
-  for (const Step& step : m_steps) text = step.run(std::move(text));
+  const std::size_t limit = kLargestGrowth * (text.size() + kShortText);
+  for (const Step& step : m_steps) {
+    text = step.run(std::move(text));
+    if (text.size() > limit)
+      throw FormatError(m_file, "normalizer",
+                        "expected at most " + std::to_string(limit) + " bytes, found " + std::to_string(text.size()));
+  }
   return text;
 }
 

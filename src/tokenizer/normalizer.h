@@ -18,6 +18,7 @@ class Normalizer {
   /** \param node  the member "normalizer" of a tokenizer.json, or null for none */
   static Normalizer read(const JsonNode& node);
 
+  /** \throws FormatError if the text grows beyond all measure */
   std::string operator()(std::string text) const;
 
   bool empty() const { return m_steps.empty(); }
@@ -30,6 +31,7 @@ class Normalizer {
   };
 
  private:
+  std::string m_file;
   std::vector<Step> m_steps;
 };
 

@@ -173,6 +173,16 @@ BOOST_AUTO_TEST_CASE(sequencesDoNotNestForever) {
   BOOST_TEST(failure(document.dump()).find("nested more than 16 deep") != std::string::npos);
 }
 
+BOOST_AUTO_TEST_CASE(normalisersDoNotFillTheMemory) {
+  const Json replace = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(50, 'a')}};
+  Json document = faultless();
+  document["normalizer"] = {{"type", "Sequence"},
+                            {"normalizers", Json::array({replace, replace, replace, replace, replace})}};
+  const Tokenizer tokenizer = Tokenizer::fromJson(document.dump());
+  BOOST_CHECK_EXCEPTION(tokenizer.encode(std::string(1000, 'a')), FormatError,
+                        [](const FormatError& e) { return e.key() == "normalizer"; });
+}
+
 BOOST_AUTO_TEST_CASE(textsThatAreNoUtf8AreRefused) {
   const Tokenizer tokenizer = Tokenizer::fromJson(faultless().dump());
   for (const char* text : {"a\x80", "a\xC3", "a\xC0\x80", "a\xED\xA0\x80", "a\xF5\x80\x80\x80", "a\xE2\x82"})
