@@ -4,6 +4,10 @@
 // Traffic  X and Y have at most 16 rows: noise beside W. These kernels cost their launch.
 #include "fourbit_decode.h"
 
+#include <algorithm>
+#include <cassert>
+
+#include "alignment.h"
 #include "epilogue.cuh"
 
 namespace EigenQ {
@@ -45,7 +49,30 @@ __global__ void __launch_bounds__(kThreads) addSlicesKernel(const float* sums, i
   storeResult<T>(y, e, sum, entry / y.cols, entry % y.cols);
 }
 
+/** Microseconds: full rounds of tiles at a multiprocessor's share of 4.3 TB/s, and what the second kernel costs. */
+double estimate(Index tiles, Index cols, const DecodeSpread& spread) {
+  constexpr double kBytesPerWeight = 0.5625, kBytesPerMicrosecond = 32.5e3, kSecondKernel = 2;
+  const double weights = kDecodeTileRows * static_cast<double>(ceilDiv(cols, spread.slices));
+  return static_cast<double>(ceilDiv(tiles, spread.ctas)) * weights * kBytesPerWeight / kBytesPerMicrosecond +
+         (spread.slices > 1 ? kSecondKernel : 0);
+}
+
 }  // namespace
+
+DecodeSpread spreadDecode(Index rows, Index cols, Index fewestSlices, int multiprocessors) {
+  constexpr Index kUnit = 128, kTried = 8;  // each slice more saves less; the second kernel costs the same
+  const Index tiles = ceilDiv(rows, kDecodeTileRows), units = std::max<Index>(ceilDiv(cols, kUnit), 1);
+  DecodeSpread best;
+  double least = 0;
+  for (Index slices = fewestSlices; slices <= std::min(units, fewestSlices + kTried - 1); ++slices) {
+    const DecodeSpread spread{slices, std::max<Index>(std::min<Index>(tiles, multiprocessors / slices), 1)};
+    const double time = estimate(tiles, cols, spread);
+    if (slices > fewestSlices && time >= least) continue;
+    least = time;
+    best = spread;
+  }
+  return best;
+}
 
 PackedRows packRows(const ConstDenseView& x, ScalarType scalar, Scratch& scratch, Context& context) {
   const Index bytes = scalar == ScalarType::kFloat ? 4 : 2;
@@ -71,6 +98,13 @@ void addSlices(const float* sums, int slices, const DenseView& y, const Epilogue
     EIGENQ_CUDA_CHECK_LAUNCH("addSlices");
   });
 }
+
+#ifndef EIGENQ_HAVE_SM90A
+const char* refuseFourBitDecodeStream(const QuantizedProduct&, const Context&) {
+  return "this build has no code for sm_90a";
+}
+void runFourBitDecodeStream(const QuantizedProduct&, Context&) { assert(false && "refused everything"); }
+#endif
 
 }  // namespace internal
 }  // namespace gpu

@@ -13,6 +13,10 @@ namespace internal {
 
 constexpr Index kDecodeRows = 16;  // most rows of X
 
+/** Up to 4 rows of X on Hopper, in half and bfloat16; W arrives by bulk copies. */
+const char* refuseFourBitDecodeStream(const QuantizedProduct& p, const Context& context);
+void runFourBitDecodeStream(const QuantizedProduct& p, Context& context);
+
 /** half and bfloat16 on tensor cores; rows of W that begin at multiples of 64 codes. */
 const char* refuseFourBitDecodeMma(const QuantizedProduct& p, const Context& context);
 void runFourBitDecodeMma(const QuantizedProduct& p, Context& context);
@@ -21,7 +25,18 @@ void runFourBitDecodeMma(const QuantizedProduct& p, Context& context);
 const char* refuseFourBitDecodeSimt(const QuantizedProduct& p, const Context& context);
 void runFourBitDecodeSimt(const QuantizedProduct& p, Context& context);
 
-// What the two share.
+// What they share.
+
+/** How a product is spread over CTAs on tensor cores: each takes tiles of kDecodeTileRows rows of W in turn, for one
+ * slice of K. */
+struct DecodeSpread {
+  Index slices = 1;
+  Index ctas = 1;  // of a slice
+};
+constexpr Index kDecodeTileRows = 16;
+
+/** The spread of the least estimated time among \a fewestSlices and the next seven. */
+DecodeSpread spreadDecode(Index rows, Index cols, Index fewestSlices, int multiprocessors);
 
 /** Rows of X as the kernels read them: one after the other, each at a multiple of 16 bytes. */
 struct PackedRows {

@@ -14,40 +14,20 @@ namespace {
 
 using namespace fourbit;
 
-/** How a product is spread: CTAs take tiles in turn, each for one slice of K. */
-struct Plan {
-  Index slices = 1;
-  Index ctas = 1;  // of a slice
-  int units = 2;   // most units of a warp's share
+constexpr int kFewUnits = 2, kManyUnits = 4;  // registers hold X: 16 of a thread for each unit and 8 rows
+static_assert(kTileRows == kDecodeTileRows, "the spread is in tiles");
+
+struct Plan : DecodeSpread {
+  int units = 2;  // most units of a warp's share
 };
 
-constexpr int kFewUnits = 2, kManyUnits = 4;  // registers hold X: 16 of a thread for each unit and 8 rows
-
-/** Microseconds: full rounds of tiles at a multiprocessor's share of 4.3 TB/s, and what the second kernel costs. */
-double estimate(Index tiles, Index cols, Index slices, Index ctas) {
-  constexpr double kBytesPerWeight = 0.5625, kBytesPerMicrosecond = 32.5e3, kSecondKernel = 2;
-  const double tile = kTileRows * static_cast<double>(ceilDiv(cols, slices)) * kBytesPerWeight / kBytesPerMicrosecond;
-  return static_cast<double>(ceilDiv(tiles, ctas)) * tile + (slices > 1 ? kSecondKernel : 0);
-}
-
 Plan planOf(const QuantizedProduct& p, int multiprocessors) {
-  const Index units = std::max<Index>(ceilDiv(p.w.cols, kUnit), 1), tiles = ceilDiv(p.w.rows, kTileRows);
+  const Index units = std::max<Index>(ceilDiv(p.w.cols, kUnit), 1);
   const bool narrow = p.x.rows <= kColumns && (Index{1} << p.w.blockShift) >= kChunk;
   const Index most = kWarps * (narrow ? kManyUnits : kFewUnits);  // units that a slice may have
-  // Each slice more saves less; the second kernel costs the same.
-  const Index first = ceilDiv(units, most), last = std::min(units, first + 7);
-  Plan best;
-  double least = 0;
-  for (Index slices = first; slices <= last; ++slices) {
-    const Index ctas = std::max<Index>(std::min<Index>(tiles, multiprocessors / slices), 1);
-    const double time = estimate(tiles, p.w.cols, slices, ctas);
-    if (slices > first && time >= least) continue;
-    least = time;
-    best.slices = slices;
-    best.ctas = ctas;
-  }
-  best.units = ceilDiv(ceilDiv(units, best.slices), kWarps) <= kFewUnits ? kFewUnits : kManyUnits;
-  return best;
+  Plan plan{spreadDecode(p.w.rows, p.w.cols, ceilDiv(units, most), multiprocessors)};
+  plan.units = ceilDiv(ceilDiv(units, plan.slices), kWarps) <= kFewUnits ? kFewUnits : kManyUnits;
+  return plan;
 }
 
 template <typename T, int kGroups, int kUnits, int kPerChunk>

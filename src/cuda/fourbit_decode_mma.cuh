@@ -327,7 +327,7 @@ __global__ void __launch_bounds__(kThreads, 1) decodeProduct(const __grid_consta
   scales.load(p.w, share, static_cast<int>(blockIdx.x));
   Activations<kGroups, 2 * kUnits> x;
   x.load(p, share);
-  const float factor = fillPairTable<T>(table, p.w.codeTable);
+  const float factor = fillPairTable<T>(table, p.w.codeTable, kThreads);
   const AbsmaxView& absmax = p.w.absmax;
   const float offset = absmax.offsetAt ? *absmax.offsetAt : absmax.offset;
   if (!absmax.plain && threadIdx.x < 256) storeShared(byteTable + 4 * threadIdx.x, absmax.codeTable[threadIdx.x]);

@@ -61,15 +61,16 @@ __device__ __forceinline__ float bestScale(float level) {
   return best;
 }
 
-/** Fills the table and \returns what absmax has to be multiplied by. The whole block, which synchronises then. */
+/** Fills the table and \returns what absmax has to be multiplied by. The first \a threads of the block, whole warps,
+ * which synchronise then. */
 template <typename T>
-__device__ __forceinline__ float fillPairTable(std::uint32_t table, const float* codeTable) {
+__device__ __forceinline__ float fillPairTable(std::uint32_t table, const float* codeTable, int threads) {
   const int lane = threadIdx.x % 32;
   const float level = codeTable[lane % EigenQ::internal::kFourBitLevels], scale = bestScale<T>(level);
   const T mine = fromFloat<T>(level * scale);
   const unsigned bits = *reinterpret_cast<const std::uint16_t*>(&mine);
   constexpr int kParts = 8;  // of 16 bytes, four copies
-  for (int i = static_cast<int>(threadIdx.x); i < kTableEntries * kParts; i += static_cast<int>(blockDim.x)) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTableEntries * kParts; i += threads) {
     const int code = i / kParts;
     const unsigned pair = __shfl_sync(0xffffffffu, bits, code / 16) | __shfl_sync(0xffffffffu, bits, code % 16) << 16;
     asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(table + code * kEntryBytes + i % kParts * 16),
@@ -85,6 +86,15 @@ template <int kByte>
 __device__ __forceinline__ std::uint32_t decodePair(std::uint32_t codes, std::uint32_t lane4, std::uint32_t table) {
   std::uint32_t pair;
   asm("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(__byte_perm(codes, lane4, 0x7604 | kByte << 4) + table));
+  return pair;
+}
+
+/** The same where the table begins at a multiple of 64 KiB: \a place is table + 4·lane, and the permutation is the
+ * whole address. */
+template <int kByte>
+__device__ __forceinline__ std::uint32_t decodeAlignedPair(std::uint32_t codes, std::uint32_t place) {
+  std::uint32_t pair;
+  asm("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(__byte_perm(codes, place, 0x7604 | kByte << 4)));
   return pair;
 }
 

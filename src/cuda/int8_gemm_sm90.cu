@@ -29,6 +29,7 @@
 
 #include "alignment.h"
 #include "int8_wgmma_finish.cuh"
+#include "tensor_map.h"
 
 namespace EigenQ {
 namespace gpu {
@@ -169,35 +170,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-/** The driver's function, without linking against the driver. */
-decltype(&cuTensorMapEncodeTiled) encodeTiled() {
-  static const auto function = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-#if CUDART_VERSION >= 12050
-    EIGENQ_CUDA_CHECK(
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found));
-#else
-    EIGENQ_CUDA_CHECK(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found));
-#endif
-    if (found != cudaDriverEntryPointSuccess) EIGENQ_CUDA_CHECK(cudaErrorSymbolNotFound);
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry);
-  }();
-  return function;
-}
-
-/** Codes as the copy engine sees them, in boxes of \a boxRows rows and kTileK columns. */
-CUtensorMap tensorMap(const std::int8_t* codes, Index rows, Index cols, Index stride, int boxRows) {
-  CUtensorMap map;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride)};
-  const cuuint32_t box[2] = {kTileK, static_cast<cuuint32_t>(boxRows)}, steps[2] = {1, 1};
-  const CUresult status = encodeTiled()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<std::int8_t*>(codes), sizes,
-                                        strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  // The runtime's and the driver's numbers agree where both have one.
-  EIGENQ_CUDA_CHECK(static_cast<cudaError_t>(status));
-  return map;
+/** Codes in boxes of \a boxRows rows and kTileK columns. */
+CUtensorMap boxesOf(const std::int8_t* codes, Index rows, Index cols, Index stride, int boxRows) {
+  return tensorMap<2>(codes, {cols, rows}, {stride}, {kTileK, boxRows}, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 /** Whether pairs of elements along rows may be loaded at once, from even columns on. */
@@ -240,8 +215,8 @@ void launch(Launch& l, Context& context) {
   WgmmaArgs& a = l.args;
   a.tilesP = ceilDiv(a.sizeP, kTileP);
   a.tilesQ = ceilDiv(a.sizeQ, kTileQ);
-  const CUtensorMap mapP = tensorMap(l.codesP, a.sizeP, l.depth, l.strideP, kTileP);
-  const CUtensorMap mapQ = tensorMap(l.codesQ, a.sizeQ, l.depth, l.strideQ, kTileQ);
+  const CUtensorMap mapP = boxesOf(l.codesP, a.sizeP, l.depth, l.strideP, kTileP);
+  const CUtensorMap mapQ = boxesOf(l.codesQ, a.sizeQ, l.depth, l.strideQ, kTileQ);
   const auto kernel = wgmmaKernel<T, kTileQ, kFinish>;
   constexpr int kBytes = sizeof(SharedMemory<kTileQ>) + 1024;  // to start at a multiple of 1024
   static_assert(kBytes <= 227 * 1024, "a block of sm_90 has 227 KB");

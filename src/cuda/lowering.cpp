@@ -30,6 +30,7 @@ const char* refuseNothing(const Product&, const Context&) {
 }
 
 constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
+    {"stream.decode", refuseFourBitDecodeStream, runFourBitDecodeStream},
     {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
     {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
     {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},

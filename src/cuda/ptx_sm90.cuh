@@ -59,6 +59,23 @@ __device__ __forceinline__ void copyBox(std::uint32_t to, const CUtensorMap* map
       : "memory");
 }
 
+__device__ __forceinline__ void copyBox(std::uint32_t to, const CUtensorMap* map, int x, int y, int z,
+                                        std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(to),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier)
+      : "memory");
+}
+
+/** Bytes from global to shared memory in the background; they arrive at the barrier. All three are multiples of 16. */
+__device__ __forceinline__ void copyBulk(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                         std::uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
 __device__ __forceinline__ void prefetchMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -80,6 +97,11 @@ __device__ __forceinline__ bool anyAtBarrier(int barrier, int threads, bool mine
 __device__ __forceinline__ void syncThreads(int barrier, int threads) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
+
+/** From here on the next kernel of the stream may be launched, if it was told to wait for this one by itself. */
+__device__ __forceinline__ void allowNextKernel() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+/** What the last kernel of the stream wrote is visible behind this. */
+__device__ __forceinline__ void waitForLastKernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 template <int kRegisters>
 __device__ __forceinline__ void giveRegisters() {

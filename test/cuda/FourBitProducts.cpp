@@ -48,7 +48,13 @@ double errorOfSimt(ScalarType, Index depth) { return gammaFloat(depth + 32); }
 const Row kRows[] = {
     {{"mma.decode", gpu::internal::refuseFourBitDecodeMma, gpu::internal::runFourBitDecodeMma}, errorOfMma},
     {{"simt.decode", gpu::internal::refuseFourBitDecodeSimt, gpu::internal::runFourBitDecodeSimt}, errorOfSimt},
+    {{"stream.decode", gpu::internal::refuseFourBitDecodeStream, gpu::internal::runFourBitDecodeStream}, errorOfMma},
 };
+
+/** Whether there is a stream.decode at all: in this build, for this device. */
+bool hasStreamDecode(const gpu::Context& context) {
+  return EIGENQ_TEST_HAVE_SM90A && context.properties().major == 9 && context.properties().minor == 0;
+}
 
 struct Counts {
   std::map<std::string, int> runs, refusals;
@@ -265,6 +271,40 @@ BOOST_AUTO_TEST_CASE(awkwardShapes, *needsDevice()) {
   BOOST_TEST(counts.runs["mma.decode"] >= 14 * 4 * 2);
 }
 
+// What stream.decode takes: around its tiles of 16 rows, lines of 256, stages of 2048 and the tiles whose sums wait
+// together; more stages than fit at once; several tiles a block; slices of K; windows of rows and columns.
+BOOST_AUTO_TEST_CASE(streamedShapes, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  int expected = 0;
+  for (const auto& [n, k] : {std::pair<Index, Index>{1, 256},
+                             {15, 512},
+                             {17, 2048},
+                             {33, 2304},
+                             {100, 4352},
+                             {40, 20480},
+                             {3, 32768},
+                             {2200, 1280},
+                             {40000, 256}}) {
+    const NF4Matrix w(MatrixXf::Random(n, k));
+    sweep(w, {{0, 0, n, k}}, {1, 2}, context, counts);
+    expected += k <= 16384 ? 2 : 1;
+  }
+  for (const auto& [n, k] : {std::pair<Index, Index>{1, 1024}, {35, 3072}, {18, 11264}, {2500, 1024}}) {
+    const FP4Matrix w(MatrixXf::Random(n, k), 64, Statistics::kNested);
+    sweep(w, {{0, 0, n, k}}, {1, 2}, context, counts);
+    expected += 2;
+  }
+  const MatrixXf w = MatrixXf::Random(50, 4096);
+  sweep(NF4Matrix(w), {{0, 256, 50, 3840}, {3, 512, 17, 256}, {49, 3840, 1, 256}}, {1, 3, 4, 7, 8}, context, counts);
+  sweep(NF4Matrix(w, 64, Statistics::kNested), {{7, 1024, 40, 2048}, {1, 0, 20, 4096}}, {1, 4, 5, 8}, context, counts);
+  expected += 3 * 5 + 2 * 4;
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  // half and bfloat16, each with an epilogue or without
+  if (hasStreamDecode(context)) BOOST_TEST(counts.runs["stream.decode"] >= 2 * expected);
+}
+
 // Rows that begin inside bytes, words and blocks; depths that are no multiple of anything.
 BOOST_AUTO_TEST_CASE(windowsAndOddDepths, *needsDevice()) {
   gpu::Context context;
@@ -332,6 +372,7 @@ BOOST_AUTO_TEST_CASE(sumsAreMoreAccurateThanDequantisedWeights, *needsDevice()) 
     }
     const DeviceBytes deviceX(x.bytes().data(), x.bytes().size(), context);
     for (const Row& row : kRows) {
+      if (row.lowering.name == std::string("stream.decode") && !hasStreamDecode(context)) continue;
       const DeviceBytes deviceY(y.bytes().data(), y.bytes().size(), context);
       QuantizedProduct p;
       p.x = constant(x.viewAt(deviceX.data()));
@@ -371,7 +412,7 @@ BOOST_AUTO_TEST_CASE(refusalsAreInWords, *needsDevice()) {
     return std::string(why ? why : "");
   };
   const WeightView view = w.quantizedView().weights;
-  for (const Row& row : kRows) {
+  for (const Row& row : {kRows[0], kRows[1]}) {
     BOOST_TEST(asked(row, view, 16, ScalarType::kHalf, true) == "");
     BOOST_TEST(asked(row, view, 17, ScalarType::kHalf, true) == "more than 16 rows of X");
     BOOST_TEST(asked(row, view, 1, ScalarType::kHalf, false) == "W is not used transposed");
@@ -380,4 +421,20 @@ BOOST_AUTO_TEST_CASE(refusalsAreInWords, *needsDevice()) {
   BOOST_TEST(asked(kRows[0], view, 1, ScalarType::kFloat, true) == "X is neither half nor bfloat16");
   BOOST_TEST(asked(kRows[0], view.window(0, 1, 64, 64), 1, ScalarType::kHalf, true) ==
              "rows of W do not begin and end at multiples of 64 codes");
+  if (!hasStreamDecode(context)) return;
+  const NF4Matrix large(MatrixXf::Random(64, 256)), coarse(MatrixXf::Random(64, 256), 128);
+  const auto stream = [&](const WeightView& weights, Index m) {
+    Frame x(m, weights.cols, Layout::kRowMajor, ScalarType::kHalf), y(m, 64, Layout::kRowMajor, ScalarType::kHalf);
+    QuantizedProduct p;
+    p.x = constant(x.view());
+    p.w = weights;
+    p.transposed = true;
+    p.y = y.view();
+    const char* const why = gpu::internal::refuseFourBitDecodeStream(p, context);
+    return std::string(why ? why : "");
+  };
+  BOOST_TEST(stream(large.quantizedView().weights, 9) == "more than 8 rows of X");
+  BOOST_TEST(stream(coarse.quantizedView().weights, 1) == "blocks of other than 64");
+  BOOST_TEST(stream(view, 1) ==
+             "rows of W do not begin and end at multiples of 256 codes, or 1024 where absmax is nested");
 }
