@@ -4,9 +4,7 @@
 //   token t of sequence s, at positions[t]:  column t of k, v  ─►  column s·capacity + positions[t] of keys, values
 //
 // Traffic  k, v once each way. A step brings few tokens, so that the time is that of a launch.
-#include <eigen_q/src/gpu/OpKernels.h>
-
-#include "op_columns.cuh"
+#include "op_rope.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -60,28 +58,77 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+/** A thread has one pair of q, k or v of a token, in this order. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    ropeAppendKernel(Columns<const T> q, Columns<T> rotated, KeysAndValues<const T> from, KeysAndValues<T> cache,
+                     RopeTableView table, CacheColumns columns, Index queryPairs, Index keyPairs, Index tokens) {
+  const Index perToken = queryPairs + 2 * keyPairs, step = Index{gridDim.x} * kThreads;
+  for (Index n = Index{blockIdx.x} * kThreads + threadIdx.x; n < perToken * tokens; n += step) {
+    const Index t = n / perToken, pair = n - t * perToken, position = columns.positions[t];
+    if (pair < queryPairs) {
+      table.rotate(q(t), rotated(t), pair, position, false);
+      continue;
+    }
+    const Index column = columns(t);
+    if (column < 0) continue;
+    if (pair < queryPairs + keyPairs) {
+      table.rotate(from.keys(t), cache.keys(column), pair - queryPairs, position, false);
+    } else {
+      const Index i = 2 * (pair - queryPairs - keyPairs);
+      cache.values(column)[i] = from.values(t)[i];
+      cache.values(column)[i + 1] = from.values(t)[i + 1];
+    }
+  }
+}
+
 __global__ void __launch_bounds__(kThreads)
     addToIntegersKernel(std::int32_t* integers, Index count, std::int32_t step) {
   const Index stride = Index{gridDim.x} * kThreads;
   for (Index i = Index{blockIdx.x} * kThreads + threadIdx.x; i < count; i += stride) integers[i] += step;
 }
 
-}  // namespace
+CacheColumns columnsOf(const CacheAppend& op) { return {op.positions, op.offsets, op.sequences, op.capacity}; }
 
-void appendToCache(const CacheAppend& op, Context& context) {
+void checkAppend(const CacheAppend& op) {
+  (void)op;  // without assertions
   assert(op.keys.cols == op.sequences * op.capacity && op.keys.rows == op.k.rows && op.keys.scalar == op.k.scalar &&
          "appendToCache: the cache differs from k in rows or scalar type, or has another capacity");
   assert((op.offsets || op.k.cols == op.sequences) && "appendToCache: expected one token a sequence or offsets");
+}
+
+}  // namespace
+
+void ropeAppend(const Rope& rope, const CacheAppend& op, Context& context) {
+  checkAppend(op);
+  assert(rope.headDim > 0 && rope.headDim % 2 == 0 && rope.x.rows % rope.headDim == 0 &&
+         op.k.rows % rope.headDim == 0 && "rope: rows are not a multiple of an even head dimension");
+  assert(rope.x.cols == op.k.cols && rope.x.scalar == op.k.scalar && "ropeAppend: q differs from k");
+  const Walk queries({rope.x, asConst(rope.y)}), walk({op.k, op.v});
+  if (walk.empty()) return;
+  const Index queryPairs = rope.x.rows / 2, keyPairs = op.k.rows / 2;
+  const Index pairs = (queryPairs + 2 * keyPairs) * walk.cols;
+  const LaunchShape shape = {dim3(gridFor((pairs + kThreads - 1) / kThreads)), kThreads};
+  dispatchDeviceScalar(walk.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const KeysAndValues<const T> from = {Columns<const T>(op.k), Columns<const T>(op.v)};
+    const KeysAndValues<T> cache = {Columns<T>(op.keys), Columns<T>(op.values)};
+    launch("ropeAppend", ropeAppendKernel<T>, shape, context, Columns<const T>(rope.x), Columns<T>(rope.y), from, cache,
+           RopeTableView(rope), columnsOf(op), queryPairs, keyPairs, walk.cols);
+  });
+}
+
+void appendToCache(const CacheAppend& op, Context& context) {
+  checkAppend(op);
   Walk walk({op.k, op.v});
   if (walk.empty()) return;
   walk.packed = walk.packed && Walk({asConst(op.keys), asConst(op.values)}).packed;
-  const CacheColumns columns = {op.positions, op.offsets, op.sequences, op.capacity};
   dispatchWalk(walk, [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
     const KeysAndValues<const T> from = {Columns<const T>(op.k), Columns<const T>(op.v)};
     const KeysAndValues<T> cache = {Columns<T>(op.keys), Columns<T>(op.values)};
     launch("appendToCache", appendKernel<T, decltype(width)::value>, {dim3(gridFor(walk.cols)), kThreads}, context,
-           from, cache, columns, walk.rows, walk.cols);
+           from, cache, columnsOf(op), walk.rows, walk.cols);
   });
 }
 

@@ -207,6 +207,33 @@ BOOST_AUTO_TEST_CASE(gradientsAreRefused) {
   expectClose(o.value(), MatrixXd::Ones(2, 3), 1e-14);
 }
 
+BOOST_AUTO_TEST_CASE(ropeAndAppendIsBoth) {
+  AttentionCache<double> cache({2, 1, 4}, 2, 5);
+  cache.mutableKeys().setZero();
+  cache.mutableValues().setZero();
+  const RopeTable<double> table(4, 9);
+  const CachedTokens<> tokens = tokensBehind(integers({3, 0}), integers({0, 2, 3}));
+  Tape<double> tape;
+  const Var<double> q = tape.constant(randomMatrix(8, 3, 1)), k = tape.constant(randomMatrix(4, 3, 2)),
+                    v = tape.constant(randomMatrix(4, 3, 3));
+  const Var<double> turned = ropeAndAppend(cache, q, k, v, table, tokens);
+  BOOST_TEST((turned.value() == rope(q, table, tokens.positions).value()));
+  const MatrixXd keys = rope(k, table, tokens.positions).value();
+  BOOST_TEST((cache.keys().middleCols(3, 3) == keys));  // the last two of sequence 0, the first of sequence 1
+  BOOST_TEST((cache.values().middleCols(3, 3) == v.value()));
+  const Var<double> wanted = tape.variable(q.value());
+  BOOST_CHECK_THROW(ropeAndAppend(cache, wanted, k, v, table, tokens), std::logic_error);
+}
+
+BOOST_AUTO_TEST_CASE(residualAndNorm) {
+  EigenQ::test::expectGradient(
+      [](Tape<double>&, const auto& in) {
+        const auto both = addRmsNorm(in[0], in[1], in[2]);
+        return cwiseProduct(both.sum, both.norm);
+      },
+      {{5, 3}, {5, 3}, {5, 1}});
+}
+
 BOOST_AUTO_TEST_CASE(argmaxTakesTheFirstOfTheLargest) {
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
   MatrixXd x(4, 6);

@@ -63,6 +63,64 @@ BOOST_AUTO_TEST_CASE(stepsAreThoseOfTheHost, *needsDevice()) {
   }
 }
 
+namespace {
+
+/** Fused ops have the bits of what they replace. */
+template <typename Scalar>
+void checkFused(ad::RopePairs pairs) {
+  const AttentionHeads heads{4, 2, 16};
+  ad::Tape<Scalar, Device> tape;
+  const ad::NoGradGuard<Scalar, Device> guard(tape);
+  const ad::RopeTable<Scalar, Device> table(16, 50, 10000, pairs);
+  AttentionCache<Scalar, Device> fused(heads, 2, 40), apart(heads, 2, 40);
+  for (auto* matrix : {&fused.mutableKeys(), &fused.mutableValues(), &apart.mutableKeys(), &apart.mutableValues()})
+    matrix->setZero();
+  const auto random = [&](Index rows, Index cols, std::uint64_t seed) {
+    return tape.constant(randomMatrix<float>(rows, cols, seed).template cast<Scalar>());
+  };
+  const auto same = [](const auto& a, const auto& b, const char* what) {
+    const Eigen::MatrixX<Scalar> x = a.toHost(), y = b.toHost();
+    BOOST_TEST(sameBits(x, y), what << " of " << sizeof(Scalar) << "-byte entries differs from the separate ops'");
+  };
+  for (const CachedTokens<>& tokens :
+       {tokensBehind(integers({3, 0}), integers({0, 0, 7})), tokensBehind(integers({0, 7})),
+        tokensBehind(integers({1, 8}), integers({0, 30, 31}))}) {
+    const Index n = tokens.positions.size();
+    const auto q = random(64, n, 1), k = random(32, n, 2), v = random(32, n, 3);
+    const auto turned = ropeAndAppend(fused, q, k, v, table, tokens);
+    appendToCache(apart, rope(k, table, tokens.positions), v, tokens);
+    same(turned.value(), rope(q, table, tokens.positions).value(), "q");
+    same(fused.keys(), apart.keys(), "the cache of keys");
+    same(fused.values(), apart.values(), "the cache of values");
+  }
+  for (const Index rows : {1, 7, 64, 4096}) {
+    const auto x = random(rows, 3, 4), y = random(rows, 3, 5), gain = random(rows, 1, 6);
+    const auto both = addRmsNorm(x, y, gain, 1e-5);
+    const auto sum = x + y;
+    same(both.sum.value(), sum.value(), "the sum");
+    same(both.norm.value(), rmsNorm(sum, gain, 1e-5).value(), "the norm");
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(fusedOpsHaveTheBitsOfSeparateOnes, *needsDevice()) {
+  for (const auto pairs : {ad::RopePairs::Half, ad::RopePairs::Adjacent}) {
+    checkFused<float>(pairs);
+    checkFused<Eigen::bfloat16>(pairs);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(residualAndNormOnBothPlaces, *needsDevice()) {
+  agrees(
+      "addRmsNorm",
+      [](auto&, const auto& in) {
+        const auto both = addRmsNorm(in[0], in[1], in[2]);
+        return both.sum + both.norm;
+      },
+      random({{30, 5}, {30, 5}, {30, 1}}));
+}
+
 BOOST_AUTO_TEST_CASE(tokensThatDoNotFitAreRefused, *needsDevice()) {
   AttentionCache<float, Device> cache({1, 1, 2}, 2, 4);
   ad::Tape<float, Device> tape;
@@ -75,6 +133,10 @@ BOOST_AUTO_TEST_CASE(tokensThatDoNotFitAreRefused, *needsDevice()) {
   BOOST_CHECK_THROW(cachedAttention(x, cache, DeviceTokens{one, {}}), std::invalid_argument);
   BOOST_CHECK_THROW(cachedAttention(wanted, cache, tokensBehind(integers({0, 0}))), std::logic_error);
   BOOST_CHECK_THROW(appendToCache(cache, x, wanted, tokensBehind(integers({0, 0}))), std::logic_error);
+  const ad::RopeTable<float, Device> table(2, 9);
+  BOOST_CHECK_THROW(ropeAndAppend(cache, x, x, wanted, table, tokensBehind(integers({0, 0}))), std::logic_error);
+  BOOST_CHECK_THROW(ropeAndAppend(cache, wanted, x, x, table, tokensBehind(integers({0, 0}))), std::logic_error);
+  BOOST_CHECK_THROW(ropeAndAppend(cache, x, x, x, table, tokensBehind(integers({0, 4}))), std::out_of_range);
   gpu::DeviceMatrix<int> rows(3, 1);
   BOOST_CHECK_THROW(argmax(x, rows.view()), std::invalid_argument);
 }
@@ -98,8 +160,8 @@ struct Decoder {
   template <typename Ids, typename Tokens>
   auto logits(const Ids& in, const Tokens& tokens) {
     const auto x = embedding(tape, table, in);
-    appendToCache(cache, rope(linear(wk, x), angles, tokens.positions), linear(wv, x), tokens);
-    return linear(wo, cachedAttention(rope(linear(wq, x), angles, tokens.positions), cache, tokens));
+    const auto q = ropeAndAppend(cache, linear(wq, x), linear(wk, x), linear(wv, x), angles, tokens);
+    return linear(wo, cachedAttention(q, cache, tokens));
   }
   /** Prompts of 2, 5 and 1 tokens. */
   void start() {

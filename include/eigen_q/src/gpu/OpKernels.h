@@ -138,6 +138,16 @@ struct Norm {
   float* center = nullptr;   // out, one a token; LayerNorm only
 };
 void normForward(const Norm& op, Context& context);
+/** sum = a + b, y = RMSNorm of it: two ops of every layer in one launch. As if one after the other, to the bit. */
+struct AddNorm {
+  ConstDenseView a;
+  ConstDenseView b;
+  ConstDenseView gain;  // dim×1
+  double eps = 0;
+  DenseView sum;  // may be a or b
+  DenseView y;
+};
+void addNorm(const AddNorm& op, Context& context);
 struct NormBackward {
   ConstDenseView x;
   ConstDenseView gain;
@@ -258,6 +268,9 @@ struct CacheAppend {
   const std::int32_t* offsets = nullptr;    // as CausalAttention; null: token t belongs to sequence t
 };
 void appendToCache(const CacheAppend& op, Context& context);
+/** rope() of the queries in \a rope, of op.k on its way into the cache by the same angles, and op.v as it is. Both have
+ * the same positions; \a rope neither accumulates nor turns back. */
+void ropeAppend(const Rope& rope, const CacheAppend& op, Context& context);
 
 // Generation.
 

@@ -14,6 +14,7 @@
 #include "../argmax.h"
 #include "../cached_attention.h"
 #include "helpers.h"
+#include "tokens.h"
 
 namespace EigenQ {
 namespace ad {
@@ -39,6 +40,26 @@ inline std::int32_t* writingIntegers(const gpu::DeviceView<int>& x, gpu::Context
   eigen_assert((x.rowStride() == 1 || x.rows() <= 1) && (x.colStride() == x.rows() || x.cols() <= 1));
   if (x.memory()) x.memory()->beginWrite(context);
   return x.data();
+}
+
+template <typename Scalar>
+gpu::internal::CacheAppend appendOf(const char* name, AttentionCache<Scalar, Device>& cache,
+                                    const Var<Scalar, Device>& k, const Var<Scalar, Device>& v,
+                                    const DeviceTokens& tokens) {
+  refuseGradient(name, k.tape(), {k, v});
+  assertCacheShapes(cache, k, v);
+  checkTokenCounts(name, tokens, k.cols(), cache.sequences());
+  gpu::Context& context = k.tape().context();
+  gpu::internal::CacheAppend op;
+  op.k = reading(k);
+  op.v = reading(v);
+  op.keys = writing(cache.mutableKeys().view(), context);
+  op.values = writing(cache.mutableValues().view(), context);
+  op.sequences = cache.sequences();
+  op.capacity = cache.capacity();
+  op.positions = readingOrNull(tokens.positions, context);
+  op.offsets = readingOrNull(tokens.offsets, context);
+  return op;
 }
 
 /** One query a sequence: every head of it is many blocks, each with some of the keys. */
@@ -85,25 +106,33 @@ void prefill(const Var<Scalar, Device>& q, const AttentionCache<Scalar, Device>&
 template <typename Scalar>
 void appendToCache(AttentionCache<Scalar, Device>& cache, const Var<Scalar, Device>& k, const Var<Scalar, Device>& v,
                    const DeviceTokens& tokens) {
-  internal::refuseGradient("appendToCache", k.tape(), {k, v});
-  internal::assertCacheShapes(cache, k, v);
-  internal::checkTokenCounts("appendToCache", tokens, k.cols(), cache.sequences());
-  gpu::Context& context = k.tape().context();
-  gpu::internal::CacheAppend op;
-  op.k = internal::reading(k);
-  op.v = internal::reading(v);
-  op.keys = internal::writing(cache.mutableKeys().view(), context);
-  op.values = internal::writing(cache.mutableValues().view(), context);
-  op.sequences = cache.sequences();
-  op.capacity = cache.capacity();
-  op.positions = internal::readingOrNull(tokens.positions, context);
-  op.offsets = internal::readingOrNull(tokens.offsets, context);
-  gpu::internal::appendToCache(op, context);
+  gpu::internal::appendToCache(internal::appendOf("appendToCache", cache, k, v, tokens), k.tape().context());
 }
 template <typename Scalar>
 void appendToCache(AttentionCache<Scalar, Device>& cache, const Var<Scalar, Device>& k, const Var<Scalar, Device>& v,
                    const CachedTokens<>& tokens) {
   appendToCache(cache, k, v, internal::uploaded("appendToCache", k.tape(), cache, tokens, k.cols()));
+}
+
+template <typename Scalar>
+Var<Scalar, Device> ropeAndAppend(AttentionCache<Scalar, Device>& cache, const Var<Scalar, Device>& q,
+                                  const Var<Scalar, Device>& k, const Var<Scalar, Device>& v,
+                                  const RopeTable<Scalar, Device>& table, const DeviceTokens& tokens) {
+  Tape<Scalar, Device>& tape = q.tape();
+  internal::refuseGradient("ropeAndAppend", tape, {q});
+  internal::assertQueryShape(q, cache.heads());
+  internal::checkPositionCount(tokens.positions.size(), q.cols());
+  ArenaMatrix<Scalar, Device> turned = tape.newMatrix(q.rows(), q.cols());
+  gpu::internal::ropeAppend(internal::ropeOf<Scalar>(q, table, tokens.positions, turned),
+                            internal::appendOf("ropeAndAppend", cache, k, v, tokens), tape.context());
+  return tape.record("rope", {}, turned, [](const auto&) {});
+}
+template <typename Scalar>
+Var<Scalar, Device> ropeAndAppend(AttentionCache<Scalar, Device>& cache, const Var<Scalar, Device>& q,
+                                  const Var<Scalar, Device>& k, const Var<Scalar, Device>& v,
+                                  const RopeTable<Scalar, Device>& table, const CachedTokens<>& tokens) {
+  internal::checkPositions(tokens.positions, q.cols(), table.maxPositions());
+  return ropeAndAppend(cache, q, k, v, table, internal::uploaded("ropeAndAppend", q.tape(), cache, tokens, k.cols()));
 }
 
 template <typename Scalar>

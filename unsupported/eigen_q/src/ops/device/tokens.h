@@ -104,6 +104,24 @@ class RopeTable<Scalar_, Device> {
   RopePairs m_pairs;
 };
 
+namespace internal {
+template <typename Scalar>
+gpu::internal::Rope ropeOf(const Var<Scalar, Device>& x, const RopeTable<Scalar, Device>& table,
+                           const gpu::DeviceView<const int>& positions, const gpu::DeviceView<Scalar>& y) {
+  gpu::Context& context = x.tape().context();
+  gpu::internal::Rope op;
+  op.x = reading(x);
+  op.y = writing(y, context);
+  op.headDim = table.headDim();
+  op.cos = static_cast<const float*>(reading(table.cos().view(), context).data);
+  op.sin = static_cast<const float*>(reading(table.sin().view(), context).data);
+  op.maxPositions = table.maxPositions();
+  op.positions = reading(positions, context);
+  op.adjacent = table.pairs() == RopePairs::Adjacent;
+  return op;
+}
+}  // namespace internal
+
 /** Positions on the device: a token beyond the table becomes NaN. */
 template <typename Scalar>
 Var<Scalar, Device> rope(const Var<Scalar, Device>& x, const RopeTable<Scalar, Device>& table,
@@ -113,15 +131,7 @@ Var<Scalar, Device> rope(const Var<Scalar, Device>& x, const RopeTable<Scalar, D
   Tape<Scalar, Device>& tape = x.tape();
   gpu::Context& context = tape.context();
   ArenaMatrix<Scalar, Device> y = tape.newMatrix(x.rows(), x.cols());
-  gpu::internal::Rope op;
-  op.x = internal::reading(x);
-  op.y = internal::writing(y, context);
-  op.headDim = table.headDim();
-  op.cos = static_cast<const float*>(internal::reading(table.cos().view(), context).data);
-  op.sin = static_cast<const float*>(internal::reading(table.sin().view(), context).data);
-  op.maxPositions = table.maxPositions();
-  op.positions = internal::reading(positions, context);
-  op.adjacent = table.pairs() == RopePairs::Adjacent;
+  const gpu::internal::Rope op = internal::ropeOf<Scalar>(x, table, positions, y);
   gpu::internal::rope(op, context);
   return tape.record("rope", {x}, y, [=, &context](const auto& dy) {
     const internal::GradientView dx = internal::gradientOf(x);
