@@ -26,7 +26,7 @@ int main() {
   gpu::DeviceMatrix<float> dY(256, 4);
   layer(dY, dX, dW, db);                        // queued on the current context's stream
   const Eigen::MatrixXf found = dY.toHost();    // waits
-  std::printf("device and host agree: %s\n", found.isApprox(Y, 1e-5f) ? "yes" : "no");
+  std::printf("device and host agree: %s\n", found.isApprox(Y, 1e-3f) ? "yes" : "no");
 
   const gpu::NF4Matrix again(gpu::DeviceMatrix<float>::fromHost(dense));  // quantised there: the same codes
   std::printf("same codes: %s\n", again.toHost().packed() == W.packed() ? "yes" : "no");
