@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <eigen_q/Core>
+#include <nlohmann/json.hpp>
 
 #include "Backend.h"
 #include "Report.h"
