@@ -11,6 +11,19 @@
 namespace EigenQ {
 namespace ad {
 
+namespace internal {
+template <typename Fn, typename Tape, typename... Inputs>
+constexpr bool kTakesTape = std::is_invocable_v<const Fn&, Tape&, const Inputs&...>;
+
+template <typename Fn, typename Tape, typename... Inputs>
+auto callWith(const Fn& fn, Tape& tape, const Inputs&... inputs) {
+  if constexpr (kTakesTape<Fn, Tape, Inputs...>)
+    return fn(tape, inputs...);
+  else
+    return fn(inputs...);
+}
+}  // namespace internal
+
 /** y = fn(tape, inputs…) or fn(inputs…), of which the tape keeps y alone: what lies between is computed again by
  * backward(). A stack of L checkpointed layers holds L results and the values of one layer.
  * \param fn  takes Vars and returns a Var; kept by value, and called as const. Whatever it refers to outlives the
@@ -24,18 +37,11 @@ namespace ad {
 template <typename Scalar, typename Place, typename Fn, typename... Inputs>
 Var<Scalar, Place> checkpoint(Tape<Scalar, Place>& tape, Fn fn, const Inputs&... inputs) {
   static_assert((std::is_same_v<Inputs, Var<Scalar, Place>> && ...), "EigenQ::ad: a checkpoint's inputs are Vars");
-  constexpr bool kTakesTape = std::is_invocable_v<const Fn&, Tape<Scalar, Place>&, const Inputs&...>;
-  static_assert(kTakesTape || std::is_invocable_v<const Fn&, const Inputs&...>,
-                "EigenQ::ad: a checkpoint's function is called as fn(tape, inputs...) or fn(inputs...), and is const");
+  static_assert(
+      internal::kTakesTape<Fn, Tape<Scalar, Place>, Inputs...> || std::is_invocable_v<const Fn&, const Inputs&...>,
+      "EigenQ::ad: a checkpoint's function is called as fn(tape, inputs...) or fn(inputs...), and is const");
   return tape.checkpoint([&tape, fn = std::move(fn), vars = std::make_tuple(inputs...)]() -> Var<Scalar, Place> {
-    return std::apply(
-        [&](const Inputs&... x) -> Var<Scalar, Place> {
-          if constexpr (kTakesTape)
-            return fn(tape, x...);
-          else
-            return fn(x...);
-        },
-        vars);
+    return std::apply([&](const Inputs&... x) { return internal::callWith(fn, tape, x...); }, vars);
   });
 }
 
