@@ -12,12 +12,6 @@ namespace EigenQ {
 namespace llm {
 namespace internal {
 
-/** The values of a Var on the host. */
-template <typename Scalar>
-Eigen::MatrixXf hostValue(const ad::Var<Scalar, ad::Host>& x) {
-  return x.value().template cast<float>();
-}
-
 /** Runs the model on the last token of each sequence, writes the cache and counts its lengths on. Repeated steps reuse
  * their memory. Each place has its own way; this is the host's: sequences that have ended cost nothing. */
 template <typename Scalar, typename Place>
@@ -28,6 +22,9 @@ class DecodeStep {
 
   DecodeStep(Model& model, Cache& cache)
       : m_model(model), m_cache(cache), m_scores(model.config().vocabSize, cache.sequences()) {}
+
+  /** The values of a Var on the host. */
+  static Eigen::MatrixXf hostValue(const ad::Var<Scalar, Place>& x) { return x.value().template cast<float>(); }
 
   /** To be called when the cache's lengths have been set otherwise than by a step. */
   void restart() {}

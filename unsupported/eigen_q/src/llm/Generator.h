@@ -69,6 +69,8 @@ class Generator {
   const KvCache<Scalar, Place>& cache() const { return m_cache; }
 
  private:
+  using Step = internal::DecodeStep<Scalar, Place>;
+
   void checkPrompts(const std::vector<std::vector<int>>& prompts) const {
     const auto fail = [](const std::string& message) { throw std::invalid_argument("Generator: " + message); };
     if (static_cast<Index>(prompts.size()) > m_cache.sequences())
@@ -102,7 +104,7 @@ class Generator {
     const ad::NoGradGuard<Scalar, Place> guard(tape);
     const auto features = m_model.features(tape, batch.tokens, m_cache, where);
     const Eigen::VectorXi last = batch.offsets.tail(count).array() - 1;
-    const auto scores = internal::hostValue(m_model.logits(ad::embedding(tape, features, last)));
+    const auto scores = Step::hostValue(m_model.logits(ad::embedding(tape, features, last)));
     m_cache.setLengths(where.offsets.tail(m_cache.sequences()) - where.offsets.head(m_cache.sequences()));
     m_step.restart();
     return scores;
@@ -136,7 +138,7 @@ class Generator {
 
   Model& m_model;
   KvCache<Scalar, Place> m_cache;
-  internal::DecodeStep<Scalar, Place> m_step;
+  Step m_step;
   std::vector<Sampler> m_samplers;
   std::vector<bool> m_active;
   Eigen::VectorXi m_tokens;  // the last of each sequence

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -42,7 +43,15 @@ class Linear {
   }
 
   Var operator()(const Var& x) {
-    return std::visit([&](auto& w) { return apply(w, x); }, m_weight);
+    return withOperand(x.tape(), [&](auto&& w) { return multiply(std::forward<decltype(w)>(w), x); });
+  }
+
+  /** crossEntropy((*this)(h), targets), without the scores of all tokens in memory. Without adapter and bias. */
+  Var loss(const Var& h, const Eigen::Ref<const Eigen::VectorXi>& targets, int ignoreIndex, ad::Reduction reduction) {
+    eigen_assert(!m_adapter && !m_bias && "Linear::loss: neither an adapter nor a bias is supported");
+    return withOperand(h.tape(), [&](auto&& w) {
+      return ad::linearCrossEntropy(std::forward<decltype(w)>(w), h, targets, ignoreIndex, reduction);
+    });
   }
 
   const std::string& name() const { return m_name; }
@@ -79,14 +88,20 @@ class Linear {
   using Quantized = internal::QuantizedIn<Place>;
   using Int8 = typename Quantized::Int8;
 
-  template <typename W>
-  Var apply(W& w, const Var& x) {
-    if constexpr (std::is_same_v<W, Dense>)
-      return multiply(w.on(x.tape()), x);
-    else if constexpr (std::is_same_v<W, LlmInt8Weight<Int8>>)
-      return multiply(w.codes.withThreshold(w.threshold), x);
-    else
-      return multiply(w, x);
+  /** \returns f(the weight as linear() takes it). */
+  template <typename F>
+  Var withOperand(ad::Tape<Scalar, Place>& tape, const F& f) {
+    return std::visit(
+        [&](auto& w) {
+          using W = std::decay_t<decltype(w)>;
+          if constexpr (std::is_same_v<W, Dense>)
+            return f(w.on(tape));
+          else if constexpr (std::is_same_v<W, LlmInt8Weight<Int8>>)
+            return f(w.codes.withThreshold(w.threshold));
+          else
+            return f(w);
+        },
+        m_weight);
   }
   template <typename W>
   Var multiply(W&& w, const Var& x) {

@@ -12,6 +12,7 @@
 #include "KvCache.h"
 #include "Linear.h"
 #include "LlamaConfig.h"
+#include "TiedHead.h"
 #include "WeightSource.h"
 
 namespace EigenQ {

@@ -7,18 +7,6 @@
 namespace EigenQ {
 namespace llm {
 
-namespace internal {
-/** Eᵀ H: the scores of tied embeddings. \param e  hidden×vocabulary. Pullback: Ē += H Ȳᵀ, H̄ += E Ȳ. */
-template <typename Scalar, typename Place>
-ad::Var<Scalar, Place> tiedLogits(const ad::Var<Scalar, Place>& e, const ad::Var<Scalar, Place>& h) {
-  eigen_assert(e.rows() == h.rows() && "tiedLogits: inner dimensions differ");
-  return h.tape().record("tiedLogits", {e, h}, e.value().transpose() * h.value(), [=](const auto& dy) {
-    h.addGrad(e.value() * dy);
-    e.addGrad(h.value() * dy.transpose());
-  });
-}
-}  // namespace internal
-
 template <typename Scalar, typename Place>
 Llama<Scalar, Place>::Llama(WeightSource& source, Index maxPositions)
     : m_config(source.config()),
@@ -119,13 +107,20 @@ auto Llama<Scalar, Place>::features(Tape& tape, const Integers& tokens, Cache& c
 
 template <typename Scalar, typename Place>
 auto Llama<Scalar, Place>::logits(const Var& features) -> Var {
-  return m_head ? (*m_head)(features) : internal::tiedLogits(m_embedding.on(features.tape()), features);
+  if (m_head) return (*m_head)(features);
+  return ad::linear(internal::TiedHead<Scalar, Place>{m_embedding.on(features.tape())}, features);
 }
 
 template <typename Scalar, typename Place>
 auto Llama<Scalar, Place>::loss(Tape& tape, const Batch& batch, ad::Reduction reduction, const ForwardOptions& options)
     -> Var {
-  return crossEntropy(logits(features(tape, batch, options)), batch.targets, kIgnoredTarget, reduction);
+  const Var h = features(tape, batch, options);
+  // The scores of all tokens are the largest matrix of a step: in chunks, where no gradient needs them in another form.
+  if (m_head && !m_head->adapter()) return m_head->loss(h, batch.targets, kIgnoredTarget, reduction);
+  if (!m_head && !m_embedding.trainable())
+    return linearCrossEntropy(internal::TiedHead<Scalar, Place>{m_embedding.on(tape)}, h, batch.targets, kIgnoredTarget,
+                              reduction);
+  return crossEntropy(logits(h), batch.targets, kIgnoredTarget, reduction);
 }
 
 template <typename Scalar, typename Place>
