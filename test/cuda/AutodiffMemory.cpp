@@ -7,6 +7,7 @@
 #include <boost/mpl/list.hpp>
 
 #include "AutodiffSupport.h"
+#include "Graph.h"
 
 using namespace EigenQ;
 using namespace EigenQ::test;
@@ -23,6 +24,22 @@ using DeviceParameter = ad::Parameter<float, Device>;
 
 constexpr Index kDim = 32, kHidden = 48, kTokens = 33, kClasses = 70;
 
+/** \tparam Integers  of the host, or of the device for graphs */
+template <typename Integers>
+struct Batch {
+  Integers ids, targets, positions, offsets;
+};
+
+Batch<VectorXi> batch() {
+  Batch<VectorXi> b{VectorXi(kTokens), VectorXi(kTokens), VectorXi(kTokens), integers({0, 20, kTokens})};
+  for (int t = 0; t < kTokens; ++t) {
+    b.ids(t) = 7 * t % kClasses;
+    b.targets(t) = t % 5 == 2 ? -100 : 11 * t % kClasses;
+    b.positions(t) = t % 20;
+  }
+  return b;
+}
+
 /** A decoder layer over 4-bit weights with an adapter and dropout, and a norm that all layers share. */
 template <typename Scalar>
 struct Layer {
@@ -33,48 +50,56 @@ struct Layer {
         a(randomMatrix<float>(4, kHidden, seed + 3) / 7, "a"),
         b(randomMatrix<float>(kDim, 4, seed + 4) / 2, "b") {}
 
-  DeviceVar<Scalar> operator()(const DeviceVar<Scalar>& x, DeviceParameter& gain) {
+  template <typename Integers>
+  DeviceVar<Scalar> run(const DeviceVar<Scalar>& x, DeviceParameter& gain, double p, const Batch<Integers>& in) {
     const auto h = ad::rmsNorm(x, gain);
-    const auto q = ad::rope(ad::linear(wq, h), table, positions);
-    const auto y = x + ad::dropout(ad::causalAttention(q, q, h, {2, 2, 16}, offsets), 0.2);
+    const auto q = ad::rope(ad::linear(wq, h), table, in.positions);
+    const auto y = x + ad::dropout(ad::causalAttention(q, q, h, {2, 2, 16}, in.offsets), p);
     const auto g = ad::linear(up, ad::rmsNorm(y, gain));
-    return y + ad::loraLinear(down, a, b, ad::swiglu(g, g), {2, 0.1});
+    return y + ad::loraLinear(down, a, b, ad::swiglu(g, g), {2, p / 2});
   }
 
   gpu::NF4Matrix up, down;
   DeviceParameter wq, a, b;
-  ad::RopeTable<Scalar, Device> table{16, kTokens};
-  VectorXi positions = VectorXi::LinSpaced(kTokens, 0, kTokens - 1), offsets = integers({0, 20, kTokens});
+  ad::RopeTable<Scalar, Device> table{16, 20};
 };
+
+enum class Recording { kPlain, kCheckpoints, kNested };
 
 template <typename Scalar>
 struct Model {
-  enum class Recording { kPlain, kCheckpoints, kNested };
-
-  DeviceVar<Scalar> loss(DeviceTape<Scalar>& tape, Recording recording) {
-    const auto layer = [this](std::size_t i) {
-      return [this, i](const DeviceVar<Scalar>& x) { return layers[i](x, gain); };
+  template <typename Integers>
+  DeviceVar<Scalar> loss(DeviceTape<Scalar>& tape, Recording recording, const Batch<Integers>& in, double p) {
+    const auto layer = [this, &in, p](std::size_t i) {
+      return [this, &in, p, i](const DeviceVar<Scalar>& x) { return layers[i].run(x, gain, p, in); };
     };
-    auto x = ad::embedding(tape, embeddings, ids);
+    auto x = ad::embedding(tape, embeddings, in.ids);
     if (recording == Recording::kPlain) {
       x = layer(2)(layer(1)(layer(0)(x)));
     } else if (recording == Recording::kCheckpoints) {
       for (std::size_t i = 0; i < 3; ++i) x = ad::checkpoint(tape, layer(i), x);
     } else {
-      const auto two = [layer](DeviceTape<Scalar>& t, const DeviceVar<Scalar>& in) {
-        return ad::checkpoint(t, layer(2), ad::checkpoint(t, layer(1), in));
+      const auto two = [layer](DeviceTape<Scalar>& t, const DeviceVar<Scalar>& y) {
+        return ad::checkpoint(t, layer(2), ad::checkpoint(t, layer(1), y));
       };
       x = ad::checkpoint(tape, two, ad::checkpoint(tape, layer(0), x));
     }
-    return ad::linearCrossEntropy(head, ad::rmsNorm(x, gain), targets, -100, ad::Reduction::Mean, /*chunk=*/10);
+    return ad::linearCrossEntropy(head, ad::rmsNorm(x, gain), in.targets, -100, ad::Reduction::Mean, /*chunk=*/10);
   }
   std::vector<DeviceParameter*> parameters() {
     std::vector<DeviceParameter*> all{&embeddings, &gain, &head};
     for (Layer<Scalar>& l : layers) all.insert(all.end(), {&l.wq, &l.a, &l.b});
     return all;
   }
+  void zeroGrad() {
+    for (DeviceParameter* p : parameters()) p->zeroGrad();
+  }
+  std::vector<MatrixXf> gradients() {
+    std::vector<MatrixXf> found;
+    for (const DeviceParameter* p : parameters()) found.push_back(p->grad().toHost());
+    return found;
+  }
 
-  VectorXi ids = VectorXi::LinSpaced(kTokens, 0, kClasses - 1), targets = ids.reverse();
   DeviceParameter embeddings{randomMatrix<float>(kDim, kClasses, 1), "embeddings"};
   DeviceParameter gain{randomMatrix<float>(kDim, 1, 2).cwiseAbs(), "gain"};
   DeviceParameter head{randomMatrix<float>(kClasses, kDim, 3) / 6, "head"};
@@ -85,22 +110,31 @@ struct Model {
   }();
 };
 
-/** The loss and all gradients after two backward() over the second of two steps. */
+/** All gradients after two backward() over the second of two steps. */
 template <typename Scalar>
-std::vector<MatrixXf> gradients(typename Model<Scalar>::Recording recording) {
+std::vector<MatrixXf> gradients(Recording recording) {
+  const Batch<VectorXi> in = batch();
   Model<Scalar> model;
   DeviceTape<Scalar> tape(42);
-  tape.backward(model.loss(tape, recording));
+  tape.backward(model.loss(tape, recording, in, 0.2));
   const std::size_t reserved = tape.bytesReserved();
   tape.clear();
-  for (DeviceParameter* p : model.parameters()) p->zeroGrad();
-  const auto loss = model.loss(tape, recording);
+  model.zeroGrad();
+  const auto loss = model.loss(tape, recording, in, 0.2);
   tape.backward(loss);
   BOOST_TEST(tape.bytesReserved() == reserved, "a second equal step took memory");
   tape.backward(loss);
-  std::vector<MatrixXf> found{MatrixXf::Constant(1, 1, static_cast<float>(loss.item()))};
-  for (const DeviceParameter* p : model.parameters()) found.push_back(p->grad().toHost());
-  return found;
+  return model.gradients();
+}
+
+void expectSameBits(const std::vector<MatrixXf>& found, const std::vector<MatrixXf>& expected, const char* what) {
+  BOOST_TEST_REQUIRE(found.size() == expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    BOOST_TEST(expected[i].allFinite(), what << ": gradient " << i);
+    BOOST_TEST(expected[i].norm() > 0, what << ": gradient " << i);
+    BOOST_TEST(sameBits<float>(found[i], expected[i]),
+               what << ": gradient " << i << " differs by up to " << (found[i] - expected[i]).cwiseAbs().maxCoeff());
+  }
 }
 
 struct HeadGradients {
@@ -135,18 +169,37 @@ VectorXi someTargets() {
 BOOST_AUTO_TEST_SUITE(checkpoints, *needsDevice())
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(gradientsHaveTheSameBits, Scalar, Scalars) {
-  using Recording = typename Model<Scalar>::Recording;
   const std::vector<MatrixXf> plain = gradients<Scalar>(Recording::kPlain);
-  for (const Recording recording : {Recording::kCheckpoints, Recording::kNested}) {
-    const std::vector<MatrixXf> found = gradients<Scalar>(recording);
-    for (std::size_t i = 0; i < plain.size(); ++i) {
-      BOOST_TEST(plain[i].allFinite(), "matrix " << i);
-      BOOST_TEST(plain[i].norm() > 0, "matrix " << i);
-      BOOST_TEST(sameBits<float>(found[i], plain[i]), "matrix " << i << " differs by up to "
-                                                                << (found[i] - plain[i]).cwiseAbs().maxCoeff()
-                                                                << (recording == Recording::kNested ? ", nested" : ""));
-    }
-  }
+  expectSameBits(gradients<Scalar>(Recording::kCheckpoints), plain, "three checkpoints");
+  expectSameBits(gradients<Scalar>(Recording::kNested), plain, "nested checkpoints");
+}
+
+BOOST_AUTO_TEST_CASE(aCapturedStepRepeatsTheBits) {
+  gpu::Context context;
+  const gpu::ContextGuard guard(context);
+  const Batch<VectorXi> host = batch();
+  std::vector<gpu::DeviceMatrix<int>> memory;
+  memory.reserve(4);
+  const auto onDevice = [&](const VectorXi& v) {
+    memory.emplace_back(v.size(), 1);
+    memory.back().view().copyFromHost(v);
+    return gpu::DeviceView<const int>(memory.back().view());
+  };
+  const Batch<gpu::DeviceView<const int>> in{onDevice(host.ids), onDevice(host.targets), onDevice(host.positions),
+                                             onDevice(host.offsets)};
+  Model<Eigen::bfloat16> model;
+  DeviceTape<Eigen::bfloat16> tape(context);
+  const auto step = [&] {
+    tape.clear();
+    model.zeroGrad();
+    tape.backward(model.loss(tape, Recording::kNested, in, /*p=*/0));
+  };
+  for (int warm = 0; warm < 3; ++warm) step();  // memory, plans, kernels
+  const std::vector<MatrixXf> expected = model.gradients();
+  Graph graph(context, step);
+  model.zeroGrad();
+  for (int times = 0; times < 2; ++times) graph.replay();
+  expectSameBits(model.gradients(), expected, "replay");
 }
 
 BOOST_AUTO_TEST_CASE(aStackHoldsItsResultsAndTheValuesOfOneLayer) {
