@@ -61,6 +61,15 @@ class Backend {
   virtual Int8Quantized int8VectorwiseQuant(const ConstDenseView& x, float threshold) const = 0;
   virtual Int8DoubleQuantized int8DoubleQuant(const ConstDenseView& x, float threshold) const = 0;
 
+  virtual VectorwiseQuantized vectorwiseQuant(const ConstDenseView& x, VectorwiseType type, VectorAxis axis) const = 0;
+  virtual TiledBuffer<std::int32_t> toTiles(const Int32Matrix& x, TileOrder order) const = 0;
+  virtual Int32Matrix fromTiles(const TiledBuffer<std::int32_t>& tiled) const = 0;
+
+  virtual MatrixXdRow matMul8bit(const ConstDenseView& a, const ConstDenseView& b,
+                                 const MatMul8bitOptions& options) const = 0;
+  virtual MatMul8bitGradients<double> matMul8bitBackward(const ConstDenseView& a, const ConstDenseView& b,
+                                                         const ConstDenseView& g,
+                                                         const MatMul8bitOptions& options) const = 0;
   virtual MatrixXdRow matMul4bit(const ConstDenseView& a, const ByteVector& packed, const QuantState& state,
                                  const Eigen::RowVectorXd* bias) const = 0;
   virtual MatrixXdRow matMul4bitGradA(const ConstDenseView& g, const ByteVector& packed,

@@ -31,7 +31,7 @@ bool checkTable(const test::Tensor& table, CaseReport& report);
 /** Checkpoints of layers, as Hugging Face saves them; false where \a file holds none. */
 bool checkLayers(const test::SafetensorsFile& file, const Backend& backend, Reports& reports);
 
-void checkTileLayouts(const std::string& path, Reports& reports);
+void checkTileLayouts(const std::string& path, const Backend& backend, Reports& reports);
 
 }  // namespace golden
 }  // namespace EigenQ

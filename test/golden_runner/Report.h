@@ -88,7 +88,7 @@ struct GroupReport {
   int cases = 0;
   int exact = 0;
   int failed = 0;
-  int skipped = 0;        // of groups that have no device part, where a device computes
+  int skipped = 0;        // of the tables, which are the host's, where a device computes
   std::size_t flips = 0;  // deviations that are allowed: codes and offsets
   double worst = 0;
   std::vector<std::string> lines;  // "case: message", failures first marked as such

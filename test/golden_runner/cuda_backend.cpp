@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-// cuda_backend.cpp: quantisers and optimisers by the functions that device matrices call, products by expressions of
-// device matrices.
+// cuda_backend.cpp: quantisers of blocks and rows and optimisers by the functions that device matrices call, all else
+// by the functions of EigenQ::gpu.
 #include <stdexcept>
 
 #include <eigen_q/Cuda>
-#include <eigen_q/src/gpu/OpKernels.h>
 
 #include <src/cuda/device_lowering.h>
-#include <src/cuda/int8_product.h>
 #include <eigen_q/src/gpu/OptimizerKernels.h>
 #include <src/cuda/quantizers.h>
 
@@ -54,10 +52,6 @@ class Result {
     for (std::size_t i = 0; i < values.size(); ++i)
       values[i] = static_cast<float>(internal::readScalar(bytes.data(), m_view.scalar, static_cast<Index>(i)));
     return values;
-  }
-  MatrixXdRow toDouble(Context& context) const {
-    const std::vector<float> values = widened(context);
-    return MatrixMap<float>(values.data(), m_view.rows, m_view.cols).cast<double>();
   }
 
  private:
@@ -120,23 +114,35 @@ class Moment {
   DeviceArray<float> m_floats;
 };
 
-/** A·op(W) + b by an expression of device matrices. */
-template <typename W>
-MatrixXdRow product(const ConstDenseView& a, const W& w, const Eigen::RowVectorXd* bias, Context& context) {
-  return withMatrix(a, [&](const auto& hostX) -> MatrixXdRow {
-    using Scalar = typename std::decay_t<decltype(hostX)>::Scalar;
-    using Matrix = gpu::DeviceMatrix<Scalar, Eigen::RowMajor>;
-    const Matrix x = Matrix::fromHost(hostX, context);
-    Matrix y;
-    if (bias) {
-      using Vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
-      const auto b = gpu::DeviceMatrix<Scalar>::fromHost(Vector(bias->transpose().cast<Scalar>()), context);
-      y.device(context) = (x * w).rowwise() + b.transpose();
-    } else {
-      y.device(context) = x * w;
-    }
-    return y.toHost(context).template cast<double>();
+/** Calls \a f with a host matrix in device memory. */
+template <typename F>
+decltype(auto) withUploaded(const ConstDenseView& x, F&& f) {
+  return withMatrix(x, [&](const auto& m) -> decltype(auto) {
+    using Scalar = typename std::decay_t<decltype(m)>::Scalar;
+    return f(gpu::DeviceMatrix<Scalar, Eigen::RowMajor>::fromHost(m));
   });
+}
+
+/** In \a Scalar; empty where there is none. */
+template <typename Scalar>
+gpu::DeviceMatrix<Scalar> uploadBias(const Eigen::RowVectorXd* bias) {
+  if (!bias) return {};
+  return gpu::DeviceMatrix<Scalar>::fromHost(bias->transpose().cast<Scalar>().eval());
+}
+
+template <typename Scalar>
+MatrixXdRow asDoubles(const gpu::DeviceMatrix<Scalar, Eigen::RowMajor>& y) {
+  return y.toHost().template cast<double>();
+}
+
+/** What the original's matmul looks at. */
+gpu::MatmulLtState uploadState(const MatmulLtState& state) {
+  gpu::MatmulLtState onDevice;
+  onDevice.threshold = state.threshold;
+  onDevice.hasFp16Weights = state.hasFp16Weights;
+  onDevice.codes = gpu::DeviceCodes::fromHost(state.codes);
+  onDevice.rowStats = gpu::DeviceMatrix<float>::fromHost(state.rowStats);
+  return onDevice;
 }
 
 /** Calls \a f with the 4-bit device matrix of a state. */
@@ -236,36 +242,78 @@ class CudaBackend : public Backend {
     return q;
   }
 
+  VectorwiseQuantized vectorwiseQuant(const ConstDenseView& x, VectorwiseType type, VectorAxis axis) const override {
+    const gpu::ContextGuard guard(m_context);
+    return withUploaded(x, [&](const auto& m) { return gpu::vectorwiseQuant(m, type, axis).toHost(); });
+  }
+  TiledBuffer<std::int32_t> toTiles(const Int32Matrix& x, TileOrder order) const override {
+    const gpu::ContextGuard guard(m_context);
+    return gpu::toTiles(gpu::DeviceSums::fromHost(x), order).toHost();
+  }
+  Int32Matrix fromTiles(const TiledBuffer<std::int32_t>& tiled) const override {
+    const gpu::ContextGuard guard(m_context);
+    return gpu::fromTiles(gpu::TiledBuffer<std::int32_t>::fromHost(tiled)).toHost();
+  }
+
+  MatrixXdRow matMul8bit(const ConstDenseView& a, const ConstDenseView& b,
+                         const MatMul8bitOptions& options) const override {
+    const gpu::ContextGuard guard(m_context);
+    return withUploaded(a, [&](const auto& x) {
+      return withUploaded(b, [&](const auto& y) { return asDoubles(gpu::matMul8bit(x, y, options)); });
+    });
+  }
+  MatMul8bitGradients<double> matMul8bitBackward(const ConstDenseView& a, const ConstDenseView& b,
+                                                 const ConstDenseView& g,
+                                                 const MatMul8bitOptions& options) const override {
+    const gpu::ContextGuard guard(m_context);
+    const Uploaded x(a, m_context), y(b, m_context), dy(g, m_context);
+    const auto view = [](const Uploaded& u) {  // the recorded operands, in float
+      const ConstDenseView& v = u.view();
+      return gpu::DeviceView<const float>(static_cast<const float*>(v.data), v.rows, v.cols, v.cols, 1);
+    };
+    const auto gradients = gpu::matMul8bitBackward(view(x), view(y), view(dy), options);
+    return {asDoubles(gradients.a), asDoubles(gradients.b)};
+  }
   MatrixXdRow matMul4bit(const ConstDenseView& a, const ByteVector& packed, const QuantState& state,
                          const Eigen::RowVectorXd* bias) const override {
-    return withFourBit(packed, state, m_context,
-                       [&](const auto& w) { return product(a, w.transpose(), bias, m_context); });
+    const gpu::ContextGuard guard(m_context);
+    return withFourBit(packed, state, m_context, [&](const auto& w) {
+      return withUploaded(a, [&](const auto& x) {
+        using Scalar = typename std::decay_t<decltype(x)>::Scalar;
+        return asDoubles(gpu::matmul4bit(x, w, uploadBias<Scalar>(bias)));
+      });
+    });
   }
   MatrixXdRow matMul4bitGradA(const ConstDenseView& g, const ByteVector& packed,
                               const QuantState& state) const override {
-    return withFourBit(packed, state, m_context, [&](const auto& w) { return product(g, w, nullptr, m_context); });
+    const gpu::ContextGuard guard(m_context);
+    return withFourBit(packed, state, m_context, [&](const auto& w) {
+      return withUploaded(g, [&](const auto& m) { return asDoubles(gpu::matMul4bitGradA(m, w)); });
+    });
   }
   MatrixXdRow matMul8bitLt(const ConstDenseView& a, const ConstDenseView& w, MatmulLtState& state,
                            const Eigen::RowVectorXd* bias) const override {
-    if (state.hasFp16Weights) {
-      const Int8Quantized q = int8VectorwiseQuant(w, 0);
-      state.codes = q.codes;
-      state.rowStats = q.rowStats;
-      return withFloatWeights(a, w, state, bias);
-    }
-    const auto codes = gpu::Int8Matrix::fromHost(Int8Matrix(state.codes, state.rowStats), m_context);
-    return product(a, codes.withThreshold(state.threshold).transpose(), bias, m_context);
+    const gpu::ContextGuard guard(m_context);
+    gpu::MatmulLtState onDevice = uploadState(state);
+    const MatrixXdRow y = withUploaded(a, [&](const auto& x) {
+      const auto b = uploadBias<typename std::decay_t<decltype(x)>::Scalar>(bias);
+      if (!state.hasFp16Weights) return asDoubles(gpu::matMul8bitLt(x, onDevice, b));
+      return withUploaded(w, [&](const auto& m) { return asDoubles(gpu::matMul8bitLt(x, m, onDevice, b)); });
+    });
+    state.codes = onDevice.codes.toHost();
+    state.rowStats = onDevice.rowStats.toHost();
+    return y;
   }
   MatrixXdRow matMul8bitLtGradA(const ConstDenseView& g, const MatmulLtState& state) const override {
-    return product(g, gpu::Int8Matrix::fromHost(Int8Matrix(state.codes, state.rowStats), m_context), nullptr,
-                   m_context);
+    const gpu::ContextGuard guard(m_context);
+    const gpu::MatmulLtState onDevice = uploadState(state);
+    return withUploaded(g, [&](const auto& m) { return asDoubles(gpu::matMul8bitLtGradA(m, onDevice)); });
   }
   MatrixXdRow biasGradient(const ConstDenseView& g) const override {
-    const Uploaded input(g, m_context);
-    const Result totals(1, g.cols, g.scalar);
-    // Tokens are columns there.
-    gpu::internal::rowSums(input.view().transpose(), totals.view().transpose(), false, m_context);
-    return totals.toDouble(m_context);
+    const gpu::ContextGuard guard(m_context);
+    return withUploaded(g, [](const auto& m) -> MatrixXdRow {
+      return gpu::biasGradient(m).toHost().transpose().template cast<double>();
+    });
   }
 
   void runAdam(const internal::AdamStep& step) const override {
@@ -297,30 +345,6 @@ class CudaBackend : public Backend {
     download(codes, hostCodes, m_context);
     download(absmax, hostAbsmax, m_context);
     return outliers.list(threshold, m_context);
-  }
-
-  /** Outlier columns are multiplied with those of the float weight. */
-  MatrixXdRow withFloatWeights(const ConstDenseView& a, const ConstDenseView& w, const MatmulLtState& state,
-                               const Eigen::RowVectorXd* bias) const {
-    const Uploaded x(a, m_context), weights(w, m_context);
-    const Result y(a.rows, w.rows, a.scalar);
-    const auto codes = gpu::Int8Matrix::fromHost(Int8Matrix(state.codes, state.rowStats), m_context);
-    std::vector<unsigned char> hostBias(count(w.rows) * test::sizeOf(a.scalar));
-    for (Index j = 0; bias && j < w.rows; ++j) internal::writeScalar(hostBias.data(), a.scalar, j, (*bias)[j]);
-    const DeviceBytes deviceBias(hostBias.data(), hostBias.size(), m_context);
-    gpu::internal::Scratch scratch(m_context);
-    gpu::internal::DeviceDecomposedProduct p;
-    p.activations = gpu::internal::quantizeActivations(x.view(), state.threshold, scratch, m_context);
-    p.x = x.view();
-    p.w = WeightView::int8(codes.codes(), w.rows, w.cols, w.cols, codes.rowAbsmax());
-    p.outlierWeights = weights.view();
-    p.y = y.view();
-    if (bias) {
-      p.epilogue.biasAxis = internal::BiasAxis::kPerCol;
-      p.epilogue.bias = deviceBias.data();
-    }
-    gpu::internal::multiplyDecomposed(p, m_context);
-    return y.toDouble(m_context);
   }
 
   mutable Context m_context;

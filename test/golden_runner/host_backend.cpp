@@ -26,6 +26,11 @@ Eigen::Matrix<Scalar, Eigen::Dynamic, 1> biasAs(const Eigen::RowVectorXd* bias) 
   return bias->transpose().cast<Scalar>();
 }
 
+MatrixMap<float> floats(const ConstDenseView& x) {
+  eigen_assert(x.scalar == ScalarType::kFloat);
+  return {static_cast<const float*>(x.data), x.rows, x.cols};
+}
+
 class HostBackend : public Backend {
  public:
   FourBitQuantized quantize4bit(const ConstDenseView& x, FourBitType type, Index blockSize) const override {
@@ -58,6 +63,24 @@ class HostBackend : public Backend {
     return withMatrix(x, [&](const auto& m) -> Int8DoubleQuantized { return EigenQ::int8DoubleQuant(m, threshold); });
   }
 
+  VectorwiseQuantized vectorwiseQuant(const ConstDenseView& x, VectorwiseType type, VectorAxis axis) const override {
+    return withMatrix(x, [&](const auto& m) -> VectorwiseQuantized { return EigenQ::vectorwiseQuant(m, type, axis); });
+  }
+  TiledBuffer<std::int32_t> toTiles(const Int32Matrix& x, TileOrder order) const override {
+    return EigenQ::toTiles(x, order);
+  }
+  Int32Matrix fromTiles(const TiledBuffer<std::int32_t>& tiled) const override { return EigenQ::fromTiles(tiled); }
+
+  MatrixXdRow matMul8bit(const ConstDenseView& a, const ConstDenseView& b,
+                         const MatMul8bitOptions& options) const override {
+    return EigenQ::matMul8bit(floats(a), floats(b), options).cast<double>();
+  }
+  MatMul8bitGradients<double> matMul8bitBackward(const ConstDenseView& a, const ConstDenseView& b,
+                                                 const ConstDenseView& g,
+                                                 const MatMul8bitOptions& options) const override {
+    const auto gradients = EigenQ::matMul8bitBackward(floats(a), floats(b), floats(g), options);
+    return {gradients.a.cast<double>(), gradients.b.cast<double>()};
+  }
   MatrixXdRow matMul4bit(const ConstDenseView& a, const ByteVector& packed, const QuantState& state,
                          const Eigen::RowVectorXd* bias) const override {
     return withMatrix(a, [&](const auto& x) -> MatrixXdRow {

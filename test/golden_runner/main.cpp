@@ -3,7 +3,7 @@
 //
 // Prints for each group: cases, exact matches, failures, worst deviation; then each deviation. Exits with 1 on any that
 // doc/formats.md does not allow, on a damaged file and on a group that nobody has heard of; with 2 where there is no
-// such device. Groups without a device part are "host only" with --device cuda.
+// such device. Tables of levels are "host only" with --device cuda.
 #include <cstdio>
 #include <exception>
 

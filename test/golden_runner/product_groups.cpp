@@ -186,8 +186,11 @@ void checkMatmul8bitVectorwise(const Case& c, CaseReport& report) {
                                 [](const auto& gi, const auto& bi) -> MatrixXdRow { return gi * bi.transpose(); });
   const MatrixXdRow db = ofEach(seen(a, type, kCols, gradB), seen(g, type, kCols, gradB), batch,
                                 [](const auto& ai, const auto& gi) -> MatrixXdRow { return ai.transpose() * gi; });
-  const auto gradients = matMul8bitBackward(a, b, g, options);
-  compareProduct("output", matMul8bit(a, b, options), withoutSlack(y), c.tensor("output"), y, report);
+  const Backend& backend = c.backend();
+  const auto viewOfFloats = [](const RowMajorMatrix<float>& m) { return internal::viewOf(m); };
+  const auto gradients = backend.matMul8bitBackward(viewOfFloats(a), viewOfFloats(b), viewOfFloats(g), options);
+  compareProduct("output", backend.matMul8bit(viewOfFloats(a), viewOfFloats(b), options), withoutSlack(y),
+                 c.tensor("output"), y, report);
   compareProduct("grad_A", gradients.a, withoutSlack(da), c.tensor("grad_A"), da, report);
   compareProduct("grad_B", gradients.b, withoutSlack(db), c.tensor("grad_B"), db, report);
 }

@@ -28,9 +28,8 @@ void checkVectorwiseQuant(const Case& c, CaseReport& report) {
   const VectorwiseType type = vectorwiseType(c.parameter<std::string>("quant_type"));
   const auto dim = c.parameter<Index>("dim");
   const bool alongRows = dim == -1 || dim + 1 == static_cast<Index>(input.shape.size());
-  const VectorwiseQuantized ours = withMatrix(input, [&](const auto& m) -> VectorwiseQuantized {
-    return vectorwiseQuant(m, type, alongRows ? VectorAxis::kRows : VectorAxis::kCols);
-  });
+  const VectorwiseQuantized ours =
+      c.backend().vectorwiseQuant(viewOf(input), type, alongRows ? VectorAxis::kRows : VectorAxis::kCols);
   report.compareFloats("stats", widened(c.tensor("stats")), toVector(ours.stats));
   if (isZeropoint(type)) {
     compareAffineCodes(c, ours, report);

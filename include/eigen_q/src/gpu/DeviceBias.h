@@ -58,7 +58,7 @@ DeviceMatrix<typename G::Scalar> biasGradient(const DeviceBase<G>& g) {
   if (g.derived().view().colStride() == 1) {
     sum(g);
   } else {
-    const DeviceMatrix<Scalar, Eigen::RowMajor> copy = g.derived();
+    const DeviceMatrix<Scalar, Eigen::RowMajor> copy = g.derived().view();
     sum(copy);
   }
   return sums;
