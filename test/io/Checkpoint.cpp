@@ -179,7 +179,7 @@ BOOST_AUTO_TEST_CASE(aNewCheckpointReplacesTheOldOneWhole) {
   folder.write("config.json", "{}");
   float value = 0;
   // From each form to each.
-  for (const std::uint64_t shardBytes : {5000, 900, 900, 500, 5000, 5000, 900, 5000}) {
+  for (const unsigned shardBytes : {5000u, 900u, 900u, 500u, 5000u, 5000u, 900u, 5000u}) {
     value += 1;
     io::writeCheckpoint(threeVectors(value), folder.path(), shardBytes);
     BOOST_TEST(firstOf(folder.path()) == value);
@@ -190,8 +190,8 @@ BOOST_AUTO_TEST_CASE(aNewCheckpointReplacesTheOldOneWhole) {
 }
 
 BOOST_AUTO_TEST_CASE(aFailedWriteLeavesTheOldCheckpoint) {
-  for (const std::uint64_t before : {5000, 900}) {
-    for (const std::uint64_t shardBytes : {5000, 900, 500}) {
+  for (const unsigned before : {5000u, 900u}) {
+    for (const unsigned shardBytes : {5000u, 900u, 500u}) {
       const TemporaryFolder folder;
       io::writeCheckpoint(threeVectors(1), folder.path(), before);
       const std::vector<std::string> files = folder.names();
