@@ -44,3 +44,12 @@ BOOST_AUTO_TEST_CASE(lossInNF4IsThatOfBitsandbytes, *EigenQ::test::needsModel(kM
   BOOST_TEST(quantized == 14);
   BOOST_TEST(meanLoss(model) == 3.55000, boost::test_tools::tolerance(0.0005 / 3.5));
 }
+
+BOOST_AUTO_TEST_CASE(bothHoldWhenTheModelWasSavedQuantised, *EigenQ::test::needsModel(kModel)) {
+  auto model = llm::loadLlama(test::modelPath(kModel), fourBit(llm::WeightFormat::kNF4, Statistics::kNested));
+  const double loss = meanLoss(model);
+  BOOST_TEST(loss == 3.55, boost::test_tools::tolerance(0.005));
+  llm::saveLlama(model, "tinystories-nf4");
+  auto again = llm::loadLlama("tinystories-nf4");
+  BOOST_TEST(meanLoss(again) == loss);
+}
