@@ -113,7 +113,7 @@ class Linear {
   }
 
   Weight<Scalar, Place> placed(HostWeight&& weight) const {
-    return std::visit([this](auto& w) -> Weight<Scalar, Place> { return place(std::move(w)); }, weight);
+    return std::visit([this](auto& w) -> Weight<Scalar, Place> { return this->place(std::move(w)); }, weight);
   }
   Dense place(Eigen::MatrixXf&& w) const { return Dense(w, m_name + ".weight"); }
   LlmInt8Weight<Int8> place(LlmInt8Weight<Int8Matrix>&& w) const {
