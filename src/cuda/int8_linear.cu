@@ -57,6 +57,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+/** Rows of nothing have no codes, and the quantiser's threads are dealt out by codes. */
+void quantizeWithoutGaps(const ConstDenseView& x, float threshold, bool markNaN, std::int8_t* codes, float* rowStats,
+                         const OutlierMemory& outliers, Context& context) {
+  if (x.rows > 0 && x.cols == 0) {
+    const DeviceGuard guard(context.device());
+    EIGENQ_CUDA_CHECK(
+        cudaMemsetAsync(rowStats, 0, static_cast<std::size_t>(x.rows) * sizeof *rowStats, context.stream()));
+  }
+  if (x.cols == 0) return;
+  quantizeInt8Rows(x, threshold, markNaN, {codes, x.cols}, rowStats, deviceOutliers(outliers), context);
+}
+
 }  // namespace
 
 struct QuantizedActivations::State {
@@ -119,14 +131,18 @@ void QuantizedActivations::multiply(const WeightView& w, const ConstDenseView& o
 }
 
 void quantizeWeight(const ConstDenseView& w, std::int8_t* codes, float* rowStats, Context& context) {
-  if (w.rows == 0) return;
-  const DeviceGuard guard(context.device());
-  if (w.cols == 0) {
-    EIGENQ_CUDA_CHECK(
-        cudaMemsetAsync(rowStats, 0, static_cast<std::size_t>(w.rows) * sizeof *rowStats, context.stream()));
-    return;
-  }
-  quantizeInt8Rows(w, 0, /*markNaN=*/true, {codes, w.cols}, rowStats, {}, context);
+  quantizeWithoutGaps(w, 0, /*markNaN=*/true, codes, rowStats, {}, context);
+}
+
+void quantizeRows(const ConstDenseView& x, float threshold, std::int8_t* codes, float* rowStats,
+                  const OutlierMemory& outliers, Context& context) {
+  quantizeWithoutGaps(x, threshold, /*markNaN=*/false, codes, rowStats, outliers, context);
+}
+
+void quantizeCols(const ConstDenseView& x, float threshold, std::int8_t* codes, float* colStats,
+                  const OutlierMemory& outliers, Context& context) {
+  if (x.cols == 0) return;
+  quantizeInt8Cols(x, threshold, {codes, x.cols}, colStats, deviceOutliers(outliers), context);
 }
 
 void outlierGradient(const ConstDenseView& g, const ConstDenseView& x, const OutlierList& outliers, const DenseView& dw,

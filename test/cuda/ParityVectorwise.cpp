@@ -81,6 +81,31 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(codesAndStatistics, Scalar, Scalars) {
   }
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(rowsAndColumnsWithOutliers, Scalar, Scalars) {
+  int layout = 0;
+  for (const Shape& shape : kShapes) {
+    for (const Special special : kSpecials) {
+      const Mirrored<Scalar> x(sample<Scalar>(shape[0], shape[1], special), layout++);
+      for (const float threshold : {0.0f, 0.9f}) {
+        const std::string what = std::string(nameOf<Scalar>()) + " " + shapeOf(shape[0], shape[1]) + ", " + x.layout() +
+                                 ", special " + std::to_string(static_cast<int>(special)) + ", threshold " +
+                                 std::to_string(threshold);
+        const auto found = gpu::int8DoubleQuant(x.device(), threshold);
+        const Int8DoubleQuantized expected = int8DoubleQuant(x.host(), threshold);
+        expectSame(what + ", row codes", found.rowCodes.toHost().template cast<int>(),
+                   expected.rowCodes.template cast<int>());
+        expectSame(what + ", column codes", found.colCodes.toHost().template cast<int>(),
+                   expected.colCodes.template cast<int>());
+        expectSame(what + ", row statistics", found.rowStats.toHost(), expected.rowStats);
+        expectSame(what + ", column statistics", found.colStats.toHost(), expected.colStats);
+        expectSame(what + ", outlier columns", found.outlierColumns.toHost(), expected.outlierColumns);
+        expectSame(what + ", rows alone", gpu::int8VectorwiseQuant(x.device(), threshold).outlierColumns.toHost(),
+                   expected.outlierColumns);
+      }
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(integerProductsAreExact) {
   using Sizes = std::array<Index, 3>;
   for (const auto& [m, n, k] : {Sizes{1, 1, 1},

@@ -64,6 +64,13 @@ class QuantizedActivations {
 /** Row-wise codes, without gaps, and statistics of \a w; NaN where the row holds one. */
 void quantizeWeight(const ConstDenseView& w, std::int8_t* codes, float* rowStats, Context& context);
 
+/** Row-wise and column-wise codes, row-major without gaps, and statistics, as the host's quantizeInt8Rows and
+ * quantizeInt8Cols find them. \param outliers  with memory where threshold > 0 and there are columns */
+void quantizeRows(const ConstDenseView& x, float threshold, std::int8_t* codes, float* rowStats,
+                  const OutlierMemory& outliers, Context& context);
+void quantizeCols(const ConstDenseView& x, float threshold, std::int8_t* codes, float* colStats,
+                  const OutlierMemory& outliers, Context& context);
+
 /** Column k of \a dw, n×k, = or += Gᵀ·X(:, k) for each listed column k; summed in double over the tokens, which are
  * rows, from front to back. */
 void outlierGradient(const ConstDenseView& g, const ConstDenseView& x, const OutlierList& outliers, const DenseView& dw,
