@@ -60,15 +60,18 @@ class TinyWeights : public llm::RandomWeights {
   std::mt19937_64 m_random;
 };
 
-inline Model tinyModel(llm::LlamaFamily family, std::uint64_t seed = 1, const llm::LoadOptions& options = {}) {
+template <typename M = Model>
+M tinyModel(llm::LlamaFamily family, std::uint64_t seed = 1, const llm::LoadOptions& options = {}) {
   TinyWeights weights(tinyConfig(family), seed, options);
-  return Model(weights);
+  return M(weights);
 }
 
 /** Vocabulary×tokens. */
-inline Eigen::MatrixXf logitsOf(Model& model, const std::vector<int>& tokens) {
-  ad::Tape<float> tape;
-  return model.logits(model.features(tape, llm::pack({tokens}))).value();
+template <typename M>
+Eigen::MatrixXf logitsOf(M& model, const std::vector<int>& tokens) {
+  typename M::Tape tape;
+  const auto logits = model.logits(model.features(tape, llm::pack({tokens})));
+  return llm::internal::DecodeStep<typename M::Scalar, typename M::Place>::hostValue(logits);
 }
 
 }  // namespace test
