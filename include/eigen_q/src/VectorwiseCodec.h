@@ -17,6 +17,7 @@ namespace internal {
 
 constexpr float kTruncation = 0.7f;
 constexpr float kAffineLevels = 255;
+constexpr std::uint32_t kQuietNaN = 0x7fc00000u;
 constexpr double kAffineCentre = 128;  // moves codes 0 to 255 into int8's range
 
 /** What the codes of a vector depend on. The order of include() does not matter. */
@@ -41,7 +42,7 @@ struct ValueRange {
 /** 255 over the range; 255 itself for a range that is zero or so small that this would overflow. */
 EIGENQ_HOST_DEVICE inline float affineScale(const ValueRange& r) {
   if (r.isEmpty()) return kAffineLevels;
-  if (r.holdsNaN || !isFinite(r.low) || !isFinite(r.high)) return std::numeric_limits<float>::quiet_NaN();
+  if (r.holdsNaN || !isFinite(r.low) || !isFinite(r.high)) return floatOf(kQuietNaN);
   const float range = r.high - r.low;
   if (!isFinite(range)) {  // the difference of two large floats
     return static_cast<float>(static_cast<double>(kAffineLevels) /
@@ -52,7 +53,7 @@ EIGENQ_HOST_DEVICE inline float affineScale(const ValueRange& r) {
 }
 
 EIGENQ_HOST_DEVICE inline float absmaxOf(const ValueRange& r) {
-  if (r.holdsNaN) return std::numeric_limits<float>::quiet_NaN();
+  if (r.holdsNaN) return floatOf(kQuietNaN);
   if (r.isEmpty()) return 0;
   return std::fabs(r.low) > std::fabs(r.high) ? std::fabs(r.low) : std::fabs(r.high);
 }
