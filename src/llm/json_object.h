@@ -46,6 +46,8 @@ class JsonObject {
     fail(key, "expected " + what + ", found " + (m_json.contains(key) ? shown(m_json[key]) : "nothing"));
   }
 
+  const Json& json() const { return m_json; }
+
   bool contains(const std::string& key) const { return m_json.contains(key); }
   /** Whether \a key is there and not null. */
   bool has(const std::string& key) const { return m_json.contains(key) && !m_json[key].is_null(); }

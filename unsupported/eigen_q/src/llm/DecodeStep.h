@@ -23,6 +23,8 @@ class DecodeStep {
   DecodeStep(Model& model, Cache& cache)
       : m_model(model), m_cache(cache), m_scores(model.config().vocabSize, cache.sequences()) {}
 
+  /** Where steps run. */
+  ad::Tape<Scalar, Place> newTape() const { return ad::Tape<Scalar, Place>(); }
   /** The values of a Var on the host. */
   static Eigen::MatrixXf hostValue(const ad::Var<Scalar, Place>& x) { return x.value().template cast<float>(); }
 

@@ -38,7 +38,8 @@ class Generator {
   using Place = typename Model::Place;
 
   /** \param sequences  prompts at a time. \param capacity  tokens of each, prompt included; 0: all the model has. On a
-   * device: in memory and on the stream of the current context, which outlives the generator. */
+   * device: in memory and on the stream of the current context, which outlives the generator; what other contexts do to
+   * the model has to be waited for. */
   explicit Generator(Model& model, Index sequences = 1, Index capacity = 0)
       : m_model(model),
         m_cache(model.config(), sequences, capacity > 0 ? capacity : model.maxPositions()),
@@ -100,7 +101,7 @@ class Generator {
     const auto count = static_cast<Index>(prompts.size());
     ad::CachedTokens<> where{batch.positions, Eigen::VectorXi::Constant(m_cache.sequences() + 1, batch.offsets(count))};
     where.offsets.head(count + 1) = batch.offsets;
-    ad::Tape<Scalar, Place> tape;  // much larger than a step's: its memory goes
+    auto tape = m_step.newTape();  // much larger than a step's: its memory goes
     const ad::NoGradGuard<Scalar, Place> guard(tape);
     const auto features = m_model.features(tape, batch.tokens, m_cache, where);
     const Eigen::VectorXi last = batch.offsets.tail(count).array() - 1;

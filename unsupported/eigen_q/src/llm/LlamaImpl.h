@@ -10,8 +10,7 @@ namespace llm {
 template <typename Scalar, typename Place>
 Llama<Scalar, Place>::Llama(WeightSource& source, Index maxPositions)
     : m_config(source.config()),
-      m_rope(m_config.ropeFrequencies(), maxPositions > 0 ? maxPositions : m_config.maxPositionEmbeddings,
-             source.ropePairs()),
+      m_rope(m_config.ropeFrequencies(), maxPositions > 0 ? maxPositions : m_config.maxPositionEmbeddings),
       m_embedding(source.embedding("model.embed_tokens.weight", m_config.hiddenSize, m_config.vocabSize),
                   "model.embed_tokens.weight") {
   m_layers.reserve(static_cast<std::size_t>(m_config.numHiddenLayers));

@@ -29,8 +29,6 @@ class WeightSource {
   virtual HostWeight projection(const std::string& module, Index out, Index in) = 0;
   /** The model has all it asked for: throws FormatError if something is left over. */
   virtual void finish() {}
-  /** How this source takes projections out of their angles' pairs; see RopePairs. */
-  virtual ad::RopePairs ropePairs() const { return ad::RopePairs::Half; }
 };
 
 /** What projections are stored as. */

@@ -29,6 +29,7 @@ class DecodeStep<Scalar, ad::Device> {
         m_tokens(cache.sequences(), 1, m_context),
         m_positions(cache.sequences(), 1, m_context) {}
 
+  ad::Tape<Scalar, ad::Device> newTape() const { return ad::Tape<Scalar, ad::Device>(m_context); }
   static Eigen::MatrixXf hostValue(const ad::Var<Scalar, ad::Device>& x) {
     return x.value().toHost(x.tape().context()).template cast<float>();
   }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MPL-2.0
+// peft_adapter.cpp: adapters drawn, and read from and written to PEFT's folders.
+#include <cmath>
+#include <filesystem>
+#include <set>
+
+#include <eigen_q/Io>
+#include <unsupported/eigen_q/src/llm/PeftAdapter.h>
+
+namespace EigenQ {
+namespace llm {
+namespace internal {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfigFile = "adapter_config.json";
+constexpr const char* kTensorFile = "adapter_model.safetensors";
+constexpr const char* kEmbedding = "model.embed_tokens";
+
+/** PEFT wraps the model twice: PeftModel.base_model is a LoraModel, whose model is the model. */
+std::string tensorName(const std::string& module, const char* matrix) {
+  return "base_model.model." + module + "." + matrix + ".weight";
+}
+
+/** Uniform in (0, 1), never either end. */
+double uniform(std::uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32; }
+
+/** Entries row by row, as the file has them, from one word each or, for normal ones, two (Box and Muller). */
+Eigen::MatrixXf drawn(const LoraConfig& config, Index r, Index in, const ad::RandomStream& random) {
+  constexpr double kTwoPi = 6.283185307179586476925286766559;
+  const bool normal = config.init == LoraConfig::Init::kGaussian;
+  const double bound = 1 / std::sqrt(static_cast<double>(in)), deviation = 1 / static_cast<double>(r);
+  Eigen::MatrixXf a(r, in);
+  for (Index i = 0; i < r; ++i)
+    for (Index j = 0; j < in; ++j) {
+      const std::array<std::uint32_t, 4> words = random(static_cast<std::uint64_t>(i * in + j));
+      const double u = uniform(words[0]);
+      a(i, j) = static_cast<float>(normal ? deviation * std::sqrt(-2 * std::log(u)) * std::cos(kTwoPi * uniform(words[1]))
+                                          : bound * (2 * u - 1));
+    }
+  return a;
+}
+
+/** The names that "all-linear" stands for in a model: what PEFT writes too. */
+void nameTargets(LoraConfig& config, const std::vector<AdapterMatrices>& adapters) {
+  if (!config.targetModules.isAllLinear()) return;
+  std::set<std::string> names;
+  for (const AdapterMatrices& adapter : adapters)
+    names.insert(adapter.module.substr(adapter.module.rfind('.') + 1));
+  config.targetModules = ModuleFilter(std::vector<std::string>(names.begin(), names.end()));
+}
+
+}  // namespace
+
+AdapterMatrices newAdapter(const LoraConfig& config, const std::string& module, Index out, Index in, std::uint64_t seed,
+                           std::uint64_t stream) {
+  const Index r = config.rankOf(module);
+  return {module, drawn(config, r, in, {seed, stream}), Eigen::MatrixXf::Zero(out, r)};
+}
+
+void checkTargets(const LoraConfig& config, bool any) {
+  if (config.targets(kEmbedding) && !config.targetModules.isAllLinear())
+    throw FormatError("LoraConfig", "target_modules", std::string(kEmbedding) + ": adapters of embeddings are not supported");
+  if (!any) throw FormatError("LoraConfig", "target_modules", "expected projections of the model, found none that match");
+}
+
+void writeAdapter(const std::string& directory, LoraConfig config, const std::vector<AdapterMatrices>& adapters) {
+  nameTargets(config, adapters);
+  io::SafetensorsWriter writer;
+  writer.setMetadata("format", "pt");
+  for (const AdapterMatrices& adapter : adapters) {
+    writer.add(tensorName(adapter.module, "lora_A"), adapter.a);
+    writer.add(tensorName(adapter.module, "lora_B"), adapter.b);
+  }
+  const fs::path folder(directory);
+  fs::create_directories(folder);
+  io::writeFileAtomically((folder / kConfigFile).string(), config.toJson());
+  writer.write((folder / kTensorFile).string());
+}
+
+struct AdapterFile::State {
+  io::SafetensorsFile file;
+  const LoraConfig& config;
+  std::set<std::string> read;
+
+  Eigen::MatrixXf take(const std::string& name, Index rows, Index cols) {
+    read.insert(name);
+    Eigen::MatrixXf m = io::toMatrix<float>(file.at(name), rows, cols);
+    if (!m.allFinite()) file.at(name).fail("expected finite entries, found others");
+    return m;
+  }
+};
+
+AdapterFile::AdapterFile(const std::string& directory, const LoraConfig& config)
+    : m_state(new State{io::SafetensorsFile((fs::path(directory) / kTensorFile).string()), config, {}}) {}
+
+AdapterFile::~AdapterFile() = default;
+
+AdapterMatrices AdapterFile::read(const std::string& module, Index out, Index in) {
+  const Index r = m_state->config.rankOf(module);
+  return {module, m_state->take(tensorName(module, "lora_A"), r, in),
+          m_state->take(tensorName(module, "lora_B"), out, r)};
+}
+
+void AdapterFile::finish() const {
+  for (const io::TensorView& tensor : m_state->file.tensors()) {
+    if (m_state->read.count(tensor.name) != 0) continue;
+    const auto has = [&tensor](const char* part) { return tensor.name.find(part) != std::string::npos; };
+    if (has("lora_embedding_")) tensor.fail("adapters of embeddings are not supported");
+    if (has("lora_magnitude_vector")) tensor.fail("DoRA is not supported");
+    tensor.fail("expected adapters of the modules that the config targets, found another tensor");
+  }
+}
+
+}  // namespace internal
+}  // namespace llm
+}  // namespace EigenQ

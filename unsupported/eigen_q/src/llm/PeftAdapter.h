@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MPL-2.0
+// Adapters on a model, and in the folders of PEFT.
+#ifndef EIGENQ_LLM_PEFT_ADAPTER_H
+#define EIGENQ_LLM_PEFT_ADAPTER_H
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "Llama.h"
+#include "LoraConfig.h"
+
+namespace EigenQ {
+namespace llm {
+
+namespace internal {
+/** The adapter of one module on the host. */
+struct AdapterMatrices {
+  std::string module;
+  Eigen::MatrixXf a;  // r×in
+  Eigen::MatrixXf b;  // out×r
+};
+
+/** A drawn as \a config says, from a stream of random numbers of its own; B zero. */
+AdapterMatrices newAdapter(const LoraConfig& config, const std::string& module, Index out, Index in, std::uint64_t seed,
+                           std::uint64_t stream);
+void writeAdapter(const std::string& directory, LoraConfig config, const std::vector<AdapterMatrices>& adapters);
+
+/** adapter_model.safetensors, asked module by module. */
+class AdapterFile {
+ public:
+  AdapterFile(const std::string& directory, const LoraConfig& config);
+  ~AdapterFile();
+  AdapterMatrices read(const std::string& module, Index out, Index in);
+  /** Throws FormatError where a tensor was not read. */
+  void finish() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> m_state;
+};
+
+/** Throws FormatError where nothing was attached or a target is none that an adapter can have. */
+void checkTargets(const LoraConfig& config, bool any);
+
+template <typename Scalar, typename Place>
+void attach(Linear<Scalar, Place>& linear, const LoraConfig& config, const AdapterMatrices& host) {
+  using Parameter = typename Adapter<Scalar, Place>::Parameter;
+  using Master = typename Parameter::Scalar;
+  Adapter<Scalar, Place> adapter;
+  adapter.a = Parameter(host.a.template cast<Master>(), linear.name() + ".lora_A.weight");
+  adapter.b = Parameter(host.b.template cast<Master>(), linear.name() + ".lora_B.weight");
+  adapter.options.scale = config.scaleOf(linear.name());
+  adapter.options.dropout = config.dropout;
+  linear.adapter() = std::move(adapter);
+}
+
+/** attach() with what \a make gives for each module that \a config targets. */
+template <typename Scalar, typename Place, typename Make>
+void attachTargets(Llama<Scalar, Place>& model, const LoraConfig& config, const Make& make) {
+  bool any = false;
+  model.forEachLinear([&](Linear<Scalar, Place>& linear) {
+    if (!config.targets(linear.name())) return;
+    attach(linear, config, make(linear));
+    any = true;
+  });
+  checkTargets(config, any);
+}
+}  // namespace internal
+
+/** Puts a fresh adapter on every projection that \a config targets, in place of one that is there: float, on the
+ * model's device. The model computes as before, since B = 0, until an optimiser steps model.trainable().
+ * \param seed  of A: the same numbers on every machine and in every place
+ * Throws FormatError where the config targets nothing, or the embedding. */
+template <typename Scalar, typename Place>
+void attachLora(Llama<Scalar, Place>& model, const LoraConfig& config, std::uint64_t seed) {
+  config.validate();
+  std::uint64_t stream = 0;
+  internal::attachTargets(model, config, [&](const Linear<Scalar, Place>& linear) {
+    return internal::newAdapter(config, linear.name(), linear.rows(), linear.cols(), seed, stream++);
+  });
+}
+
+/** Takes all adapters off. A tape that recorded them has been cleared, an optimiser of them is gone. */
+template <typename Scalar, typename Place>
+void detachLora(Llama<Scalar, Place>& model) {
+  model.forEachLinear([](Linear<Scalar, Place>& linear) { linear.adapter().reset(); });
+}
+
+/** Writes adapter_config.json and adapter_model.safetensors into \a directory, made where it is missing, for
+ * PeftModel.from_pretrained: float32, from a device after waiting for the current context.
+ * \param config  that the adapters were attached or loaded with. "all-linear" is written as the names it stands for.
+ * Each file appears whole or not at all, the tensors last. Throws std::system_error where a file cannot be written. */
+template <typename Scalar, typename Place>
+void saveAdapter(const Llama<Scalar, Place>& model, const LoraConfig& config, const std::string& directory) {
+  std::vector<internal::AdapterMatrices> adapters;
+  // forEachLinear is not const, for those who change what they are given; this does not.
+  const_cast<Llama<Scalar, Place>&>(model).forEachLinear([&adapters](const Linear<Scalar, Place>& linear) {
+    if (!linear.adapter()) return;
+    adapters.push_back({linear.name(), Place::toHost(linear.adapter()->a.value()).template cast<float>(),
+                        Place::toHost(linear.adapter()->b.value()).template cast<float>()});
+  });
+  internal::writeAdapter(directory, config, adapters);
+}
+
+/** Puts the adapters of a folder that PEFT or saveAdapter() wrote on \a model. \returns their config.
+ * Throws FormatError for a config that is not supported (LoraConfig::fromFile), for a tensor that is missing, of the
+ * wrong shape or for no module that the config targets; then the model may have some of the adapters. */
+template <typename Scalar, typename Place>
+LoraConfig loadAdapter(Llama<Scalar, Place>& model, const std::string& directory) {
+  const LoraConfig config = LoraConfig::fromFile(directory + "/adapter_config.json");
+  internal::AdapterFile file(directory, config);
+  internal::attachTargets(model, config, [&file](const Linear<Scalar, Place>& linear) {
+    return file.read(linear.name(), linear.rows(), linear.cols());
+  });
+  file.finish();
+  return config;
+}
+
+}  // namespace llm
+}  // namespace EigenQ
+
+#endif  // EIGENQ_LLM_PEFT_ADAPTER_H
