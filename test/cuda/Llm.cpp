@@ -4,12 +4,12 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
-#include <filesystem>
 
 #include <unsupported/eigen_q/LlmCuda>
 
 #include "Device.h"
 #include "llm/TinyModel.h"
+#include "support/TemporaryFolder.h"
 
 using namespace EigenQ;
 using namespace EigenQ::test;
@@ -150,17 +150,16 @@ BOOST_AUTO_TEST_CASE(gradientsAreThoseOfTheHost) {
 }
 
 BOOST_AUTO_TEST_CASE(savedFromTheDeviceItOpensOnTheHost) {
-  const std::string folder = (std::filesystem::temp_directory_path() / "eigenq-llm-device").string();
+  const TemporaryFolder folder;
   for (const auto f : {WeightFormat::kDense, WeightFormat::kLlmInt8, WeightFormat::kNF4}) {
     auto host = tinyModel(llm::LlamaFamily::kMistral, 1, format(f));
     auto device = tinyModel<DeviceModel<float>>(llm::LlamaFamily::kMistral, 1, format(f));
-    llm::saveLlama(device, folder);
-    auto loaded = llm::loadLlama(folder);
+    llm::saveLlama(device, folder.path());
+    auto loaded = llm::loadLlama(folder.path());
     BOOST_TEST_CONTEXT("format " << int(f)) BOOST_TEST(gap(loaded, host) == 0);
-    auto back = llm::loadLlama<float, ad::Device>(folder);
+    auto back = llm::loadLlama<float, ad::Device>(folder.path());
     BOOST_TEST_CONTEXT("format " << int(f)) BOOST_TEST(gap(back, device) == 0);
   }
-  std::filesystem::remove_all(folder);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -7,6 +7,8 @@
 #include <eigen_q/Io>
 #include <unsupported/eigen_q/Llm>
 
+#include "support/TemporaryFolder.h"
+
 namespace {
 
 using namespace EigenQ;
@@ -87,10 +89,10 @@ BOOST_DATA_TEST_CASE(frequenciesAreThoseOfTransformers, boost::unit_test::data::
 
 BOOST_DATA_TEST_CASE(savedModelsComputeTheSame, boost::unit_test::data::make(kModels), name) {
   auto model = load(name);
-  const std::string copy = "saved-" + name;
-  llm::saveLlama(model, copy);
-  auto again = load(name, copy);
+  const test::TemporaryFolder copy;
+  llm::saveLlama(model, copy.path());
+  auto again = load(name, copy.path());
   const llm::Batch batch = llm::pack(Expected(name).tokens);
   BOOST_TEST((logitsOf(again, batch) - logitsOf(model, batch)).cwiseAbs().maxCoeff() == 0);
-  BOOST_TEST(again.config().toJson() == llm::LlamaConfig::fromFile(copy + "/config.json").toJson());
+  BOOST_TEST(again.config().toJson() == llm::LlamaConfig::fromFile(copy.path("config.json")).toJson());
 }

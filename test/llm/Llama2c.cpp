@@ -3,24 +3,20 @@
 #define BOOST_TEST_MODULE llm_Llama2c
 #include "Models.h"
 
+#include <algorithm>
 #include <cstdint>
-#include <fstream>
-#include <iterator>
 
 #include <unsupported/eigen_q/Llm>
+
+#include "support/TemporaryFolder.h"
 
 namespace {
 
 using namespace EigenQ;
 
-std::string readFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
 /** The pieces of tok512.bin: after the longest length, for each a score, a length and its bytes. */
 std::vector<std::string> readPieces(const std::string& path) {
-  const std::string bytes = readFile(path);
+  const std::string bytes = test::readFile(path);
   std::vector<std::string> pieces;
   for (std::size_t at = 4; at < bytes.size();) {
     std::int32_t length = 0;
@@ -29,12 +25,6 @@ std::vector<std::string> readPieces(const std::string& path) {
     at += 8 + static_cast<std::size_t>(length);
   }
   return pieces;
-}
-
-std::string writeFile(const std::string& bytes) {
-  const std::string path = (std::filesystem::temp_directory_path() / "eigenq-llama2c.bin").string();
-  std::ofstream(path, std::ios::binary) << bytes;
-  return path;
 }
 
 }  // namespace
@@ -56,25 +46,24 @@ BOOST_AUTO_TEST_CASE(itTellsTheKnownStory, *EigenQ::test::needsModel("stories260
   BOOST_TEST(text.substr(text.find_first_not_of(' '), expected.size()) == expected);
 
   // As a folder of Hugging Face it is the same model.
-  const std::string folder = (std::filesystem::temp_directory_path() / "eigenq-llama2c").string();
-  llm::saveLlama(model, folder);
-  llm::Llama<> again = llm::loadLlama(folder);
+  const test::TemporaryFolder folder;
+  llm::saveLlama(model, folder.path());
+  llm::Llama<> again = llm::loadLlama(folder.path());
   BOOST_TEST(llm::Generator(again)({{1}}, options)[0] == tokens, boost::test_tools::per_element());
-  std::filesystem::remove_all(folder);
 }
 
 BOOST_AUTO_TEST_CASE(whatIsNoneIsRefused, *EigenQ::test::needsModel("stories260K/stories260K.bin")) {
-  const std::string bytes = readFile(test::modelPath("stories260K/stories260K.bin"));
+  const test::TemporaryFolder folder;
+  const std::string bytes = test::readFile(test::modelPath("stories260K/stories260K.bin"));
   BOOST_CHECK_THROW(llm::openLlama2c("no-such-file.bin"), FormatError);
-  BOOST_CHECK_THROW(llm::openLlama2c(writeFile(bytes.substr(0, 20))), FormatError);
-  BOOST_CHECK_THROW(llm::openLlama2c(writeFile(bytes.substr(0, bytes.size() - 4))), FormatError);
-  BOOST_CHECK_THROW(llm::openLlama2c(writeFile(bytes + "1234")), FormatError);
+  BOOST_CHECK_THROW(llm::openLlama2c(folder.write("model.bin", bytes.substr(0, 20))), FormatError);
+  BOOST_CHECK_THROW(llm::openLlama2c(folder.write("model.bin", bytes.substr(0, bytes.size() - 4))), FormatError);
+  BOOST_CHECK_THROW(llm::openLlama2c(folder.write("model.bin", bytes + "1234")), FormatError);
   for (std::size_t field = 0; field < 7; ++field) {
     std::string wrong = bytes;
     wrong[4 * field + 3] = '\x7f';  // the most significant byte
-    BOOST_CHECK_THROW(llm::openLlama2c(writeFile(wrong)), FormatError);
+    BOOST_CHECK_THROW(llm::openLlama2c(folder.write("model.bin", wrong)), FormatError);
     wrong.replace(4 * field, 4, 4, '\0');
-    BOOST_CHECK_THROW(llm::openLlama2c(writeFile(wrong)), FormatError);
+    BOOST_CHECK_THROW(llm::openLlama2c(folder.write("model.bin", wrong)), FormatError);
   }
-  std::filesystem::remove(writeFile(""));
 }

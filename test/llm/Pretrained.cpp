@@ -12,6 +12,7 @@
 #include <eigen_q/Io>
 
 #include "TinyModel.h"
+#include "support/TemporaryFolder.h"
 
 namespace {
 
@@ -19,27 +20,11 @@ using namespace EigenQ;
 using llm::LoadOptions;
 using llm::WeightFormat;
 using test::Model;
+using Folder = test::TemporaryFolder;
 namespace bdata = boost::unit_test::data;
 namespace fs = std::filesystem;
 
 const std::vector<int> kTokens = {1, 5, 9, 2, 2, 7, 30};
-
-/** A folder that goes with the test. */
-class Folder {
- public:
-  explicit Folder(const std::string& name) : m_path(fs::temp_directory_path() / ("eigenq-llm-" + name)) {
-    fs::remove_all(m_path);
-    fs::create_directory(m_path);
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(m_path, ignored);
-  }
-  std::string path() const { return m_path.string(); }
-
- private:
-  fs::path m_path;
-};
 
 LoadOptions format(WeightFormat f, Statistics statistics = Statistics::kPlain) {
   LoadOptions options;
@@ -98,7 +83,7 @@ const std::vector<Wrong> kWrong = {
 }  // namespace
 
 BOOST_DATA_TEST_CASE(tensorsThatDoNotFitAreNamed, bdata::make(kWrong), wrong) {
-  const Folder folder("wrong");
+  const Folder folder;
   writeChanged(folder.path(), wrong.change);
   BOOST_CHECK_EXCEPTION(llm::loadLlama(folder.path()), FormatError, [&](const FormatError& e) {
     BOOST_TEST_CONTEXT(e.what()) {
@@ -110,7 +95,7 @@ BOOST_DATA_TEST_CASE(tensorsThatDoNotFitAreNamed, bdata::make(kWrong), wrong) {
 }
 
 BOOST_AUTO_TEST_CASE(buffersOfOlderVersionsAreIgnored) {
-  const Folder folder("buffers");
+  const Folder folder;
   writeChanged(folder.path(),
                [](auto& t) { t["model.layers.0.self_attn.rotary_emb.inv_freq"] = Eigen::VectorXf::Ones(3); });
   Model original = test::tinyModel(llm::LlamaFamily::kQwen2), loaded = llm::loadLlama(folder.path());
@@ -118,7 +103,7 @@ BOOST_AUTO_TEST_CASE(buffersOfOlderVersionsAreIgnored) {
 }
 
 BOOST_AUTO_TEST_CASE(weightsThatAreNotFiniteAreNotQuantised) {
-  const Folder folder("infinite");
+  const Folder folder;
   writeChanged(folder.path(), [](auto& t) { t[kQuery](3, 4) = std::numeric_limits<float>::infinity(); });
   BOOST_CHECK_EXCEPTION(llm::loadLlama(folder.path(), format(WeightFormat::kNF4)), FormatError,
                         [](const FormatError& e) { return e.key() == kQuery; });
@@ -129,7 +114,7 @@ BOOST_AUTO_TEST_CASE(everyFormatIsReadAsItWasWritten) {
                                  format(WeightFormat::kNF4), format(WeightFormat::kFP4),
                                  format(WeightFormat::kNF4, Statistics::kNested)};
   for (const LoadOptions& f : formats) {
-    const Folder folder("formats");
+    const Folder folder;
     Model original = test::tinyModel(llm::LlamaFamily::kLlama, 2, f);
     llm::saveLlama(original, folder.path());
     Model loaded = llm::loadLlama(folder.path());
@@ -142,7 +127,7 @@ BOOST_AUTO_TEST_CASE(everyFormatIsReadAsItWasWritten) {
 }
 
 BOOST_AUTO_TEST_CASE(whatIsQuantisedIsNotQuantisedAgain) {
-  const Folder folder("twice");
+  const Folder folder;
   Model original = test::tinyModel(llm::LlamaFamily::kLlama, 2, format(WeightFormat::kNF4));
   llm::saveLlama(original, folder.path());
   for (const auto f : {WeightFormat::kInt8, WeightFormat::kLlmInt8, WeightFormat::kFP4})
@@ -153,7 +138,7 @@ BOOST_AUTO_TEST_CASE(whatIsQuantisedIsNotQuantisedAgain) {
 
 // Quantised while it is loaded, a model is what it is when its weights were quantised before.
 BOOST_AUTO_TEST_CASE(loadingQuantises) {
-  const Folder folder("quantise");
+  const Folder folder;
   Model dense = test::tinyModel(llm::LlamaFamily::kQwen2, 2);
   llm::saveLlama(dense, folder.path());
   for (const auto f : {WeightFormat::kInt8, WeightFormat::kLlmInt8, WeightFormat::kNF4, WeightFormat::kFP4}) {
@@ -175,7 +160,7 @@ BOOST_AUTO_TEST_CASE(loadingQuantises) {
 }
 
 BOOST_AUTO_TEST_CASE(largeModelsAreShards) {
-  const Folder folder("shards");
+  const Folder folder;
   Model original = test::tinyModel(llm::LlamaFamily::kMistral);
   llm::SaveOptions options;
   options.maxShardBytes = 4000;
@@ -186,7 +171,7 @@ BOOST_AUTO_TEST_CASE(largeModelsAreShards) {
 }
 
 BOOST_AUTO_TEST_CASE(sixteenBitsAreRoundedOnce) {
-  const Folder folder("half"), again("again");
+  const Folder folder, again;
   Model original = test::tinyModel(llm::LlamaFamily::kMistral);
   for (const char* dtype : {"bfloat16", "float16"}) {
     llm::SaveOptions options;
@@ -207,7 +192,7 @@ BOOST_AUTO_TEST_CASE(sixteenBitsAreRoundedOnce) {
 }
 
 BOOST_AUTO_TEST_CASE(formatsSideBySideAreRefused) {
-  const Folder folder("mixed");
+  const Folder folder;
   Model model = test::tinyModel(llm::LlamaFamily::kLlama, 1, format(WeightFormat::kNF4));
   model.layers()[0].up.setWeight(Int8Matrix(Eigen::MatrixXf::Random(20, 24)));
   BOOST_CHECK_EXCEPTION(llm::saveLlama(model, folder.path()), FormatError,
