@@ -27,7 +27,8 @@ bool endsWith(const std::string& text, const std::string& end) {
 /** An expression as it stands in a file. */
 std::regex compiled(const std::string& expression, const std::string& pattern) {
   if (pattern.size() > kLongestPattern)
-    throw FormatError("LoraConfig", "pattern", "expected at most 1000 characters, found " + std::to_string(pattern.size()));
+    throw FormatError("LoraConfig", "pattern",
+                      "expected at most 1000 characters, found " + std::to_string(pattern.size()));
   try {
     auto flags = std::regex::ECMAScript;
 #ifdef __GLIBCXX__
@@ -54,13 +55,22 @@ T lookUp(const std::vector<std::pair<std::string, T>>& patterns, const std::stri
 // ---- reading
 
 /** Keys that do not change what the adapter computes, besides those that are read. */
-constexpr std::array<const char*, 8> kHarmless = {
-    "auto_mapping", "inference_mode", "megatron_core", "peft_version", "qalora_group_size",
-    "revision",     "task_type",      "ensure_weight_tying"};
-constexpr std::array<const char*, 13> kRead = {
-    "peft_type",  "r",           "lora_alpha",        "lora_dropout",    "bias",
-    "use_rslora", "target_modules", "exclude_modules", "rank_pattern",   "alpha_pattern",
-    "init_lora_weights", "base_model_name_or_path", "eva_config"};
+constexpr std::array<const char*, 8> kHarmless = {"auto_mapping", "inference_mode",     "megatron_core",
+                                                  "peft_version", "qalora_group_size",  "revision",
+                                                  "task_type",    "ensure_weight_tying"};
+constexpr std::array<const char*, 13> kRead = {"peft_type",
+                                               "r",
+                                               "lora_alpha",
+                                               "lora_dropout",
+                                               "bias",
+                                               "use_rslora",
+                                               "target_modules",
+                                               "exclude_modules",
+                                               "rank_pattern",
+                                               "alpha_pattern",
+                                               "init_lora_weights",
+                                               "base_model_name_or_path",
+                                               "eva_config"};
 
 template <typename List>
 bool isIn(const List& list, const std::string& key) {
@@ -202,8 +212,8 @@ LoraConfig LoraConfig::fromJson(const std::string& text, const std::string& wher
   config.init = readInit(json);
   config.targetModules = readModules(json, "target_modules");
   config.excludeModules = readModules(json, "exclude_modules");
-  config.rankPattern = readPatterns<Index>(
-      json, "rank_pattern", [](const JsonObject& o, const std::string& key) { return o.index(key); });
+  config.rankPattern = readPatterns<Index>(json, "rank_pattern",
+                                           [](const JsonObject& o, const std::string& key) { return o.index(key); });
   config.alphaPattern = readPatterns<double>(json, "alpha_pattern", [](const JsonObject& o, const std::string& key) {
     return o.number(key, std::numeric_limits<double>::lowest());
   });

@@ -36,8 +36,9 @@ Eigen::MatrixXf drawn(const LoraConfig& config, Index r, Index in, const ad::Ran
     for (Index j = 0; j < in; ++j) {
       const std::array<std::uint32_t, 4> words = random(static_cast<std::uint64_t>(i * in + j));
       const double u = uniform(words[0]);
-      a(i, j) = static_cast<float>(normal ? deviation * std::sqrt(-2 * std::log(u)) * std::cos(kTwoPi * uniform(words[1]))
-                                          : bound * (2 * u - 1));
+      a(i, j) =
+          static_cast<float>(normal ? deviation * std::sqrt(-2 * std::log(u)) * std::cos(kTwoPi * uniform(words[1]))
+                                    : bound * (2 * u - 1));
     }
   return a;
 }
@@ -46,8 +47,7 @@ Eigen::MatrixXf drawn(const LoraConfig& config, Index r, Index in, const ad::Ran
 void nameTargets(LoraConfig& config, const std::vector<AdapterMatrices>& adapters) {
   if (!config.targetModules.isAllLinear()) return;
   std::set<std::string> names;
-  for (const AdapterMatrices& adapter : adapters)
-    names.insert(adapter.module.substr(adapter.module.rfind('.') + 1));
+  for (const AdapterMatrices& adapter : adapters) names.insert(adapter.module.substr(adapter.module.rfind('.') + 1));
   config.targetModules = ModuleFilter(std::vector<std::string>(names.begin(), names.end()));
 }
 
@@ -61,8 +61,10 @@ AdapterMatrices newAdapter(const LoraConfig& config, const std::string& module, 
 
 void checkTargets(const LoraConfig& config, bool any) {
   if (config.targets(kEmbedding) && !config.targetModules.isAllLinear())
-    throw FormatError("LoraConfig", "target_modules", std::string(kEmbedding) + ": adapters of embeddings are not supported");
-  if (!any) throw FormatError("LoraConfig", "target_modules", "expected projections of the model, found none that match");
+    throw FormatError("LoraConfig", "target_modules",
+                      std::string(kEmbedding) + ": adapters of embeddings are not supported");
+  if (!any)
+    throw FormatError("LoraConfig", "target_modules", "expected projections of the model, found none that match");
 }
 
 void writeAdapter(const std::string& directory, LoraConfig config, const std::vector<AdapterMatrices>& adapters) {

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MPL-2.0
+// trainer.cpp: what a trainer checks and describes, and the trainer of the host, compiled once for all who use it.
+#include <cmath>
+#include <cstdio>
+#include <set>
+
+#include <unsupported/eigen_q/src/llm/Trainer.h>
+
+namespace EigenQ {
+namespace llm {
+namespace {
+
+void require(bool holds, const char* option, const std::string& message) {
+  if (!holds) throw std::invalid_argument(std::string("TrainOptions: ") + option + ": " + message);
+}
+
+void requireAtLeast(const char* option, Index least, Index found) {
+  require(found >= least, option, "expected " + std::to_string(least) + " or more, found " + std::to_string(found));
+}
+
+/** All digits that distinguish a double. */
+std::string exact(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.17g", x);
+  return text;
+}
+
+const char* nameOf(TrainOptions::Decay decay) {
+  switch (decay) {
+    case TrainOptions::Decay::kConstant:
+      return "constant";
+    case TrainOptions::Decay::kLinear:
+      return "linear";
+    case TrainOptions::Decay::kCosine:
+      break;
+  }
+  return "cosine";
+}
+
+}  // namespace
+
+void TrainOptions::validate() const {
+  requireAtLeast("steps", 1, steps);
+  requireAtLeast("microBatch", 1, microBatch);
+  requireAtLeast("accumulation", 1, accumulation);
+  requireAtLeast("warmup", 0, warmup);
+  require(warmup <= steps, "warmup",
+          "expected at most steps = " + std::to_string(steps) + ", found " + std::to_string(warmup));
+  requireAtLeast("evaluateEvery", 0, evaluateEvery);
+  requireAtLeast("patience", 0, patience);
+  require(patience == 0 || evaluateEvery > 0, "patience",
+          "expected 0 where evaluateEvery is 0, found " + std::to_string(patience));
+  require(clip >= 0 && std::isfinite(clip), "clip", "expected 0 or more, found " + exact(clip));
+  require(lossScale > 0 && std::isfinite(lossScale), "lossScale",
+          "expected a number above 0, found " + exact(lossScale));
+  require(minLearningRate >= 0, "minLearningRate", "expected 0 or more, found " + exact(minLearningRate));
+}
+
+ad::Schedule TrainOptions::schedule() const {
+  if (decay == Decay::kConstant) return ad::Schedule::constant(adamw.learningRate, warmup);
+  if (decay == Decay::kLinear) return ad::Schedule::linear(adamw.learningRate, steps, warmup, minLearningRate);
+  return ad::Schedule::cosine(adamw.learningRate, steps, warmup, minLearningRate);
+}
+
+TrainerState::Settings TrainOptions::settings() const {
+  TrainerState::Settings settings = {
+      {"micro_batch", std::to_string(microBatch)},
+      {"accumulation", std::to_string(accumulation)},
+      {"shuffle", shuffle ? "yes" : "no"},
+      {"seed", std::to_string(seed)},
+      {"learning_rate", exact(adamw.learningRate)},
+      {"beta1", exact(adamw.beta1)},
+      {"beta2", exact(adamw.beta2)},
+      {"eps", exact(adamw.eps)},
+      {"weight_decay", exact(adamw.weightDecay)},
+      {"optimizer", optimizer8bit ? "adamw8bit" : "adamw"},
+      {"schedule", nameOf(decay)},
+      {"warmup", std::to_string(warmup)},
+      {"min_learning_rate", exact(minLearningRate)},
+      {"clip", exact(clip)},
+      {"loss_scale", exact(lossScale)},
+      {"evaluate_every", std::to_string(evaluateEvery)},
+      {"patience", std::to_string(patience)},
+  };
+  // Under a constant rate a longer run begins as a shorter one does: it can be prolonged.
+  if (decay != Decay::kConstant) settings.emplace_back("steps", std::to_string(steps));
+  return settings;
+}
+
+namespace internal {
+
+void checkTraining(const TrainOptions& options, std::size_t parameters, std::size_t examples, std::size_t heldOut) {
+  if (parameters == 0) throw std::invalid_argument("Trainer: nothing in the model is trainable");
+  if (examples == 0) throw std::invalid_argument("Trainer: there are no examples");
+  require(options.patience == 0 || heldOut > 0, "patience", "expected 0 where nothing is held out");
+}
+
+TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes,
+                                     const std::vector<ad::LoraOptions>& adapters) {
+  std::set<std::string> distinct;
+  for (const ad::LoraOptions& options : adapters)
+    distinct.insert("scale " + exact(options.scale) + ", dropout " + exact(options.dropout));
+  std::string all;
+  for (const std::string& text : distinct) all += (all.empty() ? "" : "; ") + text;
+  return {{"hidden_size", std::to_string(config.hiddenSize)},
+          {"num_hidden_layers", std::to_string(config.numHiddenLayers)},
+          {"vocab_size", std::to_string(config.vocabSize)},
+          {"model_bytes", std::to_string(bytes)},
+          {"adapters", all}};
+}
+
+void requireParameter(const TrainerState& state, std::size_t i, const std::string& name, Index rows, Index cols,
+                      const std::string& where) {
+  if (i >= state.parameters.size()) throw FormatError(where, name, "expected this parameter, found no more");
+  const TrainerState::Parameter& p = state.parameters[i];
+  const auto shape = [](Index m, Index n) { return std::to_string(m) + "x" + std::to_string(n); };
+  if (p.name != name || p.value.rows() != rows || p.value.cols() != cols)
+    throw FormatError(where, name,
+                      "expected this parameter, " + shape(rows, cols) + ", found " + p.name + ", " +
+                          shape(p.value.rows(), p.value.cols()));
+}
+
+void requireFinite(double value, Index step) {
+  if (!std::isfinite(value))
+    throw std::runtime_error("step " + std::to_string(step) + ": the loss is not finite; try a smaller learning rate");
+}
+
+}  // namespace internal
+
+template class Trainer<Llama<float, ad::Host>>;
+template double meanLoss(Llama<float, ad::Host>&, const std::vector<Example>&, Index);
+
+}  // namespace llm
+}  // namespace EigenQ
