@@ -108,7 +108,7 @@ llm::LoadOptions format(llm::WeightFormat f) {
   return options;
 }
 
-void attachAdapters(Model& model) {
+void attachAdapters(Model& model, double dropout = 0) {
   std::mt19937_64 random(3);
   std::normal_distribution<float> draw(0, 0.2f);
   const auto noise = [&](Index rows, Index cols) {
@@ -118,7 +118,7 @@ void attachAdapters(Model& model) {
     llm::Linear<float>& linear = *model.find(name);
     linear.adapter() = llm::Adapter<float>{ad::Parameter<float>(noise(2, linear.cols()), "a"),
                                            ad::Parameter<float>(noise(linear.rows(), 2), "b"),
-                                           {0.5, 0}};
+                                           {0.5, dropout}};
   }
 }
 
@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(lossIsTheMeanOverCountedTargets) {
 
 BOOST_DATA_TEST_CASE(checkpointsChangeNoBit, bdata::make(test::kFamilies), family) {
   Model model = test::tinyModel(family, 1, format(llm::WeightFormat::kNF4));
-  attachAdapters(model);
+  attachAdapters(model, /*dropout=*/0.3);
   model.norm().setTrainable(true);
   const auto kept = step(model, {}), again = step(model, {/*checkpointLayers=*/true});
   BOOST_TEST_REQUIRE(kept.size() == 6U);
