@@ -59,9 +59,9 @@ double estimate(Index tiles, Index cols, const DecodeSpread& spread) {
 
 }  // namespace
 
-DecodeSpread spreadDecode(Index rows, Index cols, Index fewestSlices, int multiprocessors) {
-  constexpr Index kUnit = 128, kTried = 8;  // each slice more saves less; the second kernel costs the same
-  const Index tiles = ceilDiv(rows, kDecodeTileRows), units = std::max<Index>(ceilDiv(cols, kUnit), 1);
+DecodeSpread spreadDecode(Index rows, Index cols, Index unit, Index fewestSlices, int multiprocessors) {
+  constexpr Index kTried = 8;  // each slice more saves less; the second kernel costs the same
+  const Index tiles = ceilDiv(rows, kDecodeTileRows), units = std::max<Index>(ceilDiv(cols, unit), 1);
   DecodeSpread best;
   double least = 0;
   for (Index slices = fewestSlices; slices <= std::min(units, fewestSlices + kTried - 1); ++slices) {

@@ -35,8 +35,9 @@ struct DecodeSpread {
 };
 constexpr Index kDecodeTileRows = 16;
 
-/** The spread of the least estimated time among \a fewestSlices and the next seven. */
-DecodeSpread spreadDecode(Index rows, Index cols, Index fewestSlices, int multiprocessors);
+/** The spread of the least estimated time among \a fewestSlices and the next seven. \param unit  values that a slice
+ * has at least */
+DecodeSpread spreadDecode(Index rows, Index cols, Index unit, Index fewestSlices, int multiprocessors);
 
 /** Rows of X as the kernels read them: one after the other, each at a multiple of 16 bytes. */
 struct PackedRows {

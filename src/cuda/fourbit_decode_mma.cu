@@ -25,7 +25,7 @@ Plan planOf(const QuantizedProduct& p, int multiprocessors) {
   const Index units = std::max<Index>(ceilDiv(p.w.cols, kUnit), 1);
   const bool narrow = p.x.rows <= kColumns && (Index{1} << p.w.blockShift) >= kChunk;
   const Index most = kWarps * (narrow ? kManyUnits : kFewUnits);  // units that a slice may have
-  Plan plan{spreadDecode(p.w.rows, p.w.cols, ceilDiv(units, most), multiprocessors)};
+  Plan plan{spreadDecode(p.w.rows, p.w.cols, kUnit, ceilDiv(units, most), multiprocessors)};
   plan.units = ceilDiv(ceilDiv(units, plan.slices), kWarps) <= kFewUnits ? kFewUnits : kManyUnits;
   return plan;
 }

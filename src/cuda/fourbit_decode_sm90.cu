@@ -64,7 +64,7 @@ const char* refuseFourBitDecodeStream(const QuantizedProduct& p, const Context& 
   if (p.x.rows * p.x.cols * 2 > kMostXBytes) return "X has more than 64 KiB";
   if (Index{1} << p.w.blockShift != kBlock) return "blocks of other than 64";
   const AbsmaxView& absmax = p.w.absmax;
-  const Index multiple = absmax.plain ? kLineValues : 16 * kBlock;  // of 16 bytes of codes and of absmax
+  const Index multiple = sliceMultiple(absmax.plain == nullptr);
   if (p.w.cols % multiple != 0 || p.w.offset % multiple != 0 || p.w.stride % multiple != 0)
     return "rows of W do not begin and end at multiples of 256 codes, or 1024 where absmax is nested";
   if (!absmax.plain && (absmax.nestedBlockShift < kLeastNestedShift || p.w.stride > kMostNestedStride))
@@ -80,7 +80,8 @@ void runFourBitDecodeStream(const QuantizedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
   Scratch scratch(context);
   const DeviceGuard guard(context.device());
-  const DecodeSpread spread = spreadDecode(p.w.rows, p.w.cols, 1, context.multiprocessors());
+  const DecodeSpread spread =
+      spreadDecode(p.w.rows, p.w.cols, sliceMultiple(p.w.absmax.plain == nullptr), 1, context.multiprocessors());
   const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
   float* const sums = spread.slices > 1 ? scratch.array<float>(spread.slices * p.y.rows * p.y.cols) : nullptr;
   const StreamProblem problem{p.w, x.data, x.stride, p.y, p.epilogue, sums};

@@ -142,16 +142,20 @@ struct Slot {
   }
 };
 
-/** The slice of K of a CTA, in whole lines. */
+/** Of what the values of a row, and of a slice of K, have to be multiples: boxes begin at multiples of 16 bytes of
+ * codes and of absmax. */
+constexpr int sliceMultiple(bool nested) { return nested ? 16 * kBlock : kLineValues; }
+
+/** The slice of K of a CTA. */
 struct Slice {
   int begin, depth;
 
-  __device__ __forceinline__ explicit Slice(Index cols) {
-    const Index lines = cols / kLineValues;
-    begin = static_cast<int>(lines * blockIdx.y / gridDim.y * kLineValues);
-    depth = static_cast<int>(lines * (blockIdx.y + 1) / gridDim.y * kLineValues) - begin;
+  __device__ __forceinline__ Slice(Index cols, bool nested) {
+    const int multiple = sliceMultiple(nested);
+    const Index parts = cols / multiple;
+    begin = static_cast<int>(parts * blockIdx.y / gridDim.y * multiple);
+    depth = static_cast<int>(parts * (blockIdx.y + 1) / gridDim.y * multiple) - begin;
   }
-  __device__ __forceinline__ int stages() const { return (depth + kStageValues - 1) / kStageValues; }
 };
 
 // ---- warp 16
@@ -396,7 +400,7 @@ template <typename T, int kTokens, bool kNested>
 __global__ void __launch_bounds__(kStreamThreads, 1)
     decodeStream(const __grid_constant__ StreamProblem p, const __grid_constant__ StreamMaps maps) {
   extern __shared__ __align__(1024) unsigned char bytes[];
-  const Slice slice(p.w.cols);
+  const Slice slice(p.w.cols, kNested);
   const StreamMemory memory(bytes, p.y.rows, slice.depth);
   const int tiles = static_cast<int>((p.w.rows + kTileRows - 1) / kTileRows);
   if (threadIdx.x == kConsumerThreads) {

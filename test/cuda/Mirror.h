@@ -151,7 +151,11 @@ class DeviceWeights {
 
  private:
   const void* copy(const void* host, Index count, std::size_t bytes) {
-    m_buffers.push_back(std::make_unique<DeviceBytes>(host, static_cast<std::size_t>(count) * bytes, *m_context));
+    // Kernels read statistics in whole pieces of 16 bytes, for which FourBitLayout leaves room.
+    const std::size_t used = static_cast<std::size_t>(count) * bytes;
+    std::vector<unsigned char> padded((used + 15) / 16 * 16);
+    if (used > 0) std::memcpy(padded.data(), host, used);
+    m_buffers.push_back(std::make_unique<DeviceBytes>(padded.data(), padded.size(), *m_context));
     return m_buffers.back()->data();
   }
 

@@ -20,7 +20,8 @@ struct FourBitShape {
   Index nestedBlockSize = 256;  // bitsandbytes' own
 };
 
-/** Where the parts of a 4-bit matrix lie in one block of device memory, in bytes from its beginning. */
+/** Where the parts of a 4-bit matrix lie in one block of device memory, in bytes from its beginning: each at a multiple of
+ * 256 bytes, and with room up to the next, so that kernels may read it in whole pieces of 16. */
 struct FourBitLayout {
   FourBitLayout() = default;
   FourBitLayout(Index values, const FourBitShape& shape);
