@@ -43,7 +43,7 @@ Eigen::MatrixXf drawn(const LoraConfig& config, Index r, Index in, const ad::Ran
   return a;
 }
 
-/** The names that "all-linear" stands for in a model: what PEFT writes too. */
+/** The names that "all-linear" stands for in a model. */
 void nameTargets(LoraConfig& config, const std::vector<AdapterMatrices>& adapters) {
   if (!config.targetModules.isAllLinear()) return;
   std::set<std::string> names;

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MPL-2.0
+// Fine-tuning: what is learnt from, what an update is, and runs that are stopped, killed and resumed.
+#define BOOST_TEST_MODULE llm_Training
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <set>
+#include <thread>
+
+#include <csignal>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include "TinyModel.h"
+
+namespace {
+
+using namespace EigenQ;
+namespace fs = std::filesystem;
+using llm::Example;
+using Trainer = llm::Trainer<llm::Llama<float>>;
+
+constexpr int kIgnored = llm::kIgnoredTarget;
+
+/** Tokens with something to learn: each is often the one before, plus one. */
+std::vector<Example> data(std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<Example> examples;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::vector<int> ids(7 + random() % 6);
+    ids[0] = static_cast<int>(random() % 32);
+    for (std::size_t t = 1; t < ids.size(); ++t)
+      ids[t] = random() % 8 == 0 ? static_cast<int>(random() % 32) : (ids[t - 1] + 1) % 32;
+    examples.push_back({{ids.begin(), ids.end() - 1}, {ids.begin() + 1, ids.end()}});
+    std::fill_n(examples.back().targets.begin(), random() % 4, kIgnored);
+  }
+  return examples;
+}
+
+llm::Llama<float> tinyModel(double dropout = 0) {
+  llm::LoadOptions load;
+  load.format = llm::WeightFormat::kNF4;
+  test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), 3, load);
+  llm::Llama<float> model(weights);
+  llm::LoraConfig config;
+  config.r = 4;
+  config.dropout = dropout;
+  config.targetModules = llm::ModuleFilter::allLinear();
+  llm::attachLora(model, config, 7);
+  return model;
+}
+
+llm::TrainOptions options(Index steps) {
+  llm::TrainOptions o;
+  o.steps = steps;
+  o.microBatch = 2;
+  o.accumulation = 2;
+  o.adamw.learningRate = 0.01;
+  o.warmup = 2;
+  return o;
+}
+
+/** Everything that training changed. */
+std::vector<Eigen::MatrixXf> parameters(llm::Llama<float>& model) {
+  std::vector<Eigen::MatrixXf> all;
+  for (const auto* p : model.trainable()) all.push_back(p->value());
+  return all;
+}
+
+bool same(const std::vector<Eigen::MatrixXf>& a, const std::vector<Eigen::MatrixXf>& b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
+}
+
+double relativeDifference(const std::vector<Eigen::MatrixXf>& a, const std::vector<Eigen::MatrixXf>& b) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]).cast<double>().squaredNorm();
+    size += a[i].cast<double>().squaredNorm();
+  }
+  return std::sqrt(difference / size);
+}
+
+std::string readFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+const auto ignore = [](const Trainer&) {};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(windowsPredictEveryTokenOnce) {
+  const std::vector<Example> examples = llm::windows({1, 2, 3, 4, 5, 6, 7, 8}, 3);
+  BOOST_TEST(examples.size() == 2u);  // 8 would need a successor
+  BOOST_TEST(examples[0].tokens == std::vector<int>({1, 2, 3}));
+  BOOST_TEST(examples[0].targets == std::vector<int>({2, 3, 4}));
+  BOOST_TEST(examples[1].targets == std::vector<int>({5, 6, 7}));
+  BOOST_TEST(llm::windows({1, 2, 3}, 3).empty());
+}
+
+BOOST_AUTO_TEST_CASE(lessonsTeachTheCompletionAlone) {
+  const llm::Encode encode = [](const std::string& text, bool special) {
+    std::vector<int> ids(text.begin(), text.end());
+    if (special) ids.insert(ids.begin(), 1);
+    return ids;
+  };
+  const auto example = llm::lesson({"ab", "cd"}, encode, 2, 100);
+  BOOST_TEST(example->tokens == std::vector<int>({1, 'a', 'b', 'c', 'd'}));
+  BOOST_TEST(example->targets == std::vector<int>({kIgnored, kIgnored, 'c', 'd', 2}));
+  BOOST_TEST(example->counted() == 3);
+  const auto cut = llm::lesson({"ab", "cd"}, encode, 2, 3);
+  BOOST_TEST(cut->targets == std::vector<int>({kIgnored, kIgnored, 'c'}));
+  BOOST_TEST(!llm::lesson({"ab", "cd"}, encode, 2, 2).has_value());
+  const auto all = llm::lesson({"", "cd"}, encode, std::nullopt, 100);
+  BOOST_TEST(all->targets == std::vector<int>({'c', 'd'}));
+}
+
+BOOST_AUTO_TEST_CASE(jsonLinesSayWhichLineIsWrong) {
+  std::ofstream("good.jsonl") << "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 3}\n\n{\"text\": \"c\"}\n";
+  const auto texts = llm::readJsonLines("good.jsonl");
+  BOOST_TEST(texts.size() == 2u);
+  BOOST_TEST(texts[0].completion == "b");
+  BOOST_TEST((texts[1].prompt.empty() && texts[1].completion == "c"));
+  for (const char* line :
+       {"{\"prompt\": \"a\"}", "[1]", "{", "{\"text\": \"a\", \"prompt\": \"b\"}", "{\"text\": 1}"}) {
+    std::ofstream("bad.jsonl") << "{\"text\": \"fine\"}\n" << line << "\n";
+    BOOST_CHECK_EXCEPTION(llm::readJsonLines("bad.jsonl"), FormatError, [](const FormatError& e) {
+      return std::string(e.what()).find("bad.jsonl:2") != std::string::npos;
+    });
+  }
+}
+
+BOOST_AUTO_TEST_CASE(everyRoundHasEveryExampleOnce) {
+  llm::ShuffledOrder order(50, 9), again(50, 9);
+  std::vector<std::vector<Index>> rounds;
+  for (Index round = 0; round < 3; ++round) {
+    rounds.emplace_back();
+    for (Index i = 0; i < 50; ++i) rounds.back().push_back(order(50 * round + i));
+    BOOST_TEST((std::set<Index>(rounds.back().begin(), rounds.back().end()).size() == 50u));
+  }
+  BOOST_TEST((rounds[0] != rounds[1] && rounds[1] != rounds[2]));
+  BOOST_TEST(again(149) == rounds[2][49]);  // without what came before
+  BOOST_TEST(llm::ShuffledOrder(50, 9, false)(73) == 23);
+}
+
+// The targets of a micro-batch differ in number, so that a mean of means would be another gradient.
+BOOST_AUTO_TEST_CASE(accumulationIsOneLargeBatch) {
+  const auto train = [](Index microBatch, Index accumulation, bool checkpointLayers) {
+    auto model = tinyModel();
+    llm::TrainOptions o = options(6);
+    o.microBatch = microBatch;
+    o.accumulation = accumulation;
+    o.checkpointLayers = checkpointLayers;
+    Trainer trainer(model, data(20, 1), {}, o);
+    llm::runTraining(trainer, {}, ignore);
+    BOOST_TEST(trainer.history().trainLoss.size() == 6u);
+    return parameters(model);
+  };
+  const auto whole = train(4, 1, false), parts = train(1, 4, false);
+  BOOST_TEST(relativeDifference(whole, parts) < 1e-4);
+  BOOST_TEST(relativeDifference(whole, parameters(*std::make_unique<llm::Llama<float>>(tinyModel()))) > 0.05);
+  BOOST_TEST(same(whole, train(4, 1, true)));  // checkpoints change no bit
+}
+
+BOOST_AUTO_TEST_CASE(trainingLearns) {
+  auto model = tinyModel();
+  llm::TrainOptions o = options(60);
+  o.evaluateEvery = 20;
+  Trainer trainer(model, data(64, 1), data(16, 2), o);
+  llm::runTraining(trainer, {}, ignore);
+  const auto& heldOut = trainer.history().heldOut;
+  BOOST_TEST(heldOut.size() == 4u);  // at 0, 20, 40 and 60
+  BOOST_TEST(heldOut.back().loss < heldOut.front().loss - 0.5);
+  BOOST_TEST(heldOut.back().loss == llm::meanLoss(model, data(16, 2)), boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(trainer.history().learningRate[0] == 0.005);
+}
+
+BOOST_AUTO_TEST_CASE(patienceStopsAtTheBest) {
+  auto model = tinyModel();
+  llm::TrainOptions o = options(400);
+  o.adamw.learningRate = 0.05;
+  o.decay = llm::TrainOptions::Decay::kConstant;
+  o.evaluateEvery = 5;
+  o.patience = 2;
+  Trainer trainer(model, data(4, 1), data(16, 2), o);  // four examples: it learns them by heart
+  llm::runTraining(trainer, {}, ignore);
+  const auto& heldOut = trainer.history().heldOut;
+  BOOST_TEST(trainer.stoppedEarly());
+  BOOST_TEST(trainer.step() < 400);
+  double best = heldOut.front().loss;
+  for (const auto& h : heldOut) best = std::min(best, h.loss);
+  BOOST_TEST(heldOut.back().loss > best);
+  BOOST_TEST(llm::meanLoss(model, data(16, 2), o.microBatch) == best);
+}
+
+// Dropout, evaluation, several rounds of the data, moments in float or in 8 bits: to the bit.
+BOOST_AUTO_TEST_CASE(resumedRunsAreThoseThatWereNotStopped) {
+  for (const bool optimizer8bit : {false, true}) {
+    llm::TrainOptions o = options(12);
+    o.optimizer8bit = optimizer8bit;
+    o.evaluateEvery = 4;
+    o.patience = 3;
+    auto whole = tinyModel(0.1);
+    Trainer trainer(whole, data(10, 1), data(6, 2), o);
+    llm::runTraining(trainer, {}, ignore);
+    for (const Index stop : {1, 5, 8}) {
+      fs::remove("stopped.safetensors");
+      auto first = tinyModel(0.1);
+      Trainer before(first, data(10, 1), data(6, 2), o);
+      while (before.step() < stop) before.advance();
+      llm::writeTrainerState(before.state(), "stopped.safetensors");
+      auto second = tinyModel(0.1);
+      Trainer after(second, data(10, 1), data(6, 2), o);
+      llm::runTraining(after, {"stopped.safetensors", 0, true}, ignore);
+      BOOST_TEST(same(parameters(second), parameters(whole)));
+      BOOST_TEST(after.history().trainLoss == trainer.history().trainLoss);
+      BOOST_TEST(after.history().heldOut.back().loss == trainer.history().heldOut.back().loss);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(statesOfOtherRunsAreRefused) {
+  auto model = tinyModel();
+  Trainer trainer(model, data(10, 1), {}, options(9));
+  trainer.advance();
+  const llm::TrainerState state = trainer.state();
+  const auto refusedFor = [&](const char* setting, const std::vector<Example>& examples, const llm::TrainOptions& o,
+                              double dropout = 0) {
+    auto other = tinyModel(dropout);
+    Trainer resumed(other, examples, {}, o);
+    BOOST_CHECK_EXCEPTION(resumed.setState(state), FormatError,
+                          [&](const FormatError& e) { return e.key() == std::string(setting); });
+  };
+  llm::TrainOptions changed = options(9);
+  changed.adamw.learningRate = 0.02;
+  refusedFor("learning_rate", data(10, 1), changed);
+  refusedFor("steps", data(10, 1), options(10));
+  refusedFor("data", data(10, 2), options(9));
+  refusedFor("adapters", data(10, 1), options(9), 0.5);
+}
+
+BOOST_AUTO_TEST_CASE(brokenStatesAreRefused) {
+  auto model = tinyModel();
+  Trainer trainer(model, data(10, 1), {}, options(9));
+  trainer.advance();
+  llm::writeTrainerState(trainer.state(), "state.safetensors");
+  const std::string whole = readFile("state.safetensors");
+  for (std::size_t bytes = 0; bytes < whole.size(); bytes += 997) {
+    std::ofstream("state.safetensors", std::ios::binary) << whole.substr(0, bytes);
+    BOOST_CHECK_THROW(llm::readTrainerState("state.safetensors"), FormatError);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(optionsThatContradictThemselvesAreRefused) {
+  auto model = tinyModel();
+  const auto refused = [&](void (*change)(llm::TrainOptions&)) {
+    llm::TrainOptions o = options(9);
+    change(o);
+    BOOST_CHECK_THROW(Trainer(model, data(3, 1), {}, o), std::invalid_argument);
+  };
+  refused([](auto& o) { o.steps = 0; });
+  refused([](auto& o) { o.accumulation = 0; });
+  refused([](auto& o) { o.warmup = 10; });
+  refused([](auto& o) { o.patience = 1; });
+  refused([](auto& o) { o.clip = -1; });
+  BOOST_CHECK_THROW(Trainer(model, {}, {}, options(9)), std::invalid_argument);
+  llm::detachLora(model);
+  BOOST_CHECK_THROW(Trainer(model, data(3, 1), {}, options(9)), std::invalid_argument);
+}
+
+// ---- processes that are killed
+
+namespace {
+
+constexpr const char* kFolder = "killed";
+
+/** A whole run, or what is left of one, in a process of its own; its end is its last act. */
+pid_t startRun() {
+  const pid_t process = ::fork();
+  if (process != 0) return process;
+  int status = 1;
+  try {
+    auto model = tinyModel(0.1);
+    llm::TrainOptions o = options(30);
+    o.evaluateEvery = 10;
+    o.patience = 3;
+    Trainer trainer(model, data(10, 1), data(4, 2), o);
+    llm::runTraining(trainer, {std::string(kFolder) + "/state.safetensors", 1, true}, ignore);
+    llm::LoraConfig config;
+    config.r = 4;
+    llm::saveAdapter(model, config, std::string(kFolder) + "/adapter");
+    status = 0;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "the run failed: %s\n", e.what());
+  }
+  ::_exit(status);
+}
+
+/** Waits until the run ends; for at most \a milliseconds, after which it is killed. \returns whether it ended. */
+bool ended(pid_t process, double milliseconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto until = Clock::now() + std::chrono::duration<double, std::milli>(milliseconds);
+  int status = 0;
+  while (::waitpid(process, &status, WNOHANG) == 0) {
+    if (Clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+      continue;
+    }
+    ::kill(process, SIGKILL);
+    ::waitpid(process, &status, 0);
+    break;
+  }
+  BOOST_TEST((!WIFEXITED(status) || WEXITSTATUS(status) == 0));
+  return WIFEXITED(status);
+}
+
+std::string adapterBytes() { return readFile(std::string(kFolder) + "/adapter/adapter_model.safetensors"); }
+
+}  // namespace
+
+// EIGENQ_KILLS=100 for more of them.
+BOOST_AUTO_TEST_CASE(killedRunsEndAsIfNothingHadHappened) {
+  const char* text = std::getenv("EIGENQ_KILLS");
+  const int kills = text ? std::atoi(text) : 5;
+  constexpr double kLong = 1e6;
+  fs::remove_all(kFolder);
+  const auto start = std::chrono::steady_clock::now();
+  BOOST_REQUIRE(ended(startRun(), kLong));
+  const double whole = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  const std::string expected = adapterBytes();
+  BOOST_REQUIRE(!expected.empty());
+  fs::remove_all(kFolder);
+
+  std::mt19937_64 random(11);
+  std::uniform_real_distribution<double> moment(0, 0.7 * whole);
+  int finished = 0;
+  for (int killed = 0; killed < kills;) {
+    if (!ended(startRun(), moment(random))) {
+      ++killed;
+      const std::string state = std::string(kFolder) + "/state.safetensors";
+      if (fs::exists(state)) BOOST_CHECK_NO_THROW(llm::readTrainerState(state));
+      continue;
+    }
+    ++finished;
+    BOOST_TEST((adapterBytes() == expected));
+    fs::remove_all(kFolder);
+  }
+  BOOST_REQUIRE(ended(startRun(), kLong));
+  BOOST_TEST((adapterBytes() == expected));
+  // A leftover or two of the last kill; those of earlier ones are gone.
+  int temporary = 0;
+  for (const auto& entry : fs::directory_iterator(kFolder)) temporary += entry.path().extension() == ".tmp" ? 1 : 0;
+  BOOST_TEST(temporary == 0);
+  BOOST_TEST_MESSAGE(kills << " kills, " << finished + 1 << " runs came to their end, " << whole << " ms each");
+}
