@@ -119,8 +119,8 @@ class LossPanel {
   double m_high = 1;
 };
 
-/** Phases side by side, each over its own steps and losses. */
-inline std::string plotLosses(const std::vector<Phase>& phases) {
+/** Phases side by side, each over its own steps and losses, in nats per \a unit. */
+inline std::string plotLosses(const std::vector<Phase>& phases, const char* unit = "byte") {
   constexpr double kWidth = 460, kHeight = 440;  // of a panel with its axes
   constexpr double kLegend = 40;
   constexpr const char* kColours[] = {"#1f6fb2", "#c2410c"};
@@ -134,8 +134,8 @@ inline std::string plotLosses(const std::vector<Phase>& phases) {
                      {kWidth * static_cast<double>(i) + 66, kLegend + 40, kWidth - 84, kHeight - 100})
                .svg();
   out += svg::format(
-      "<text transform=\"translate(18,%g) rotate(-90)\" text-anchor=\"middle\">loss (nats per byte)</text>\n",
-      kLegend + 40 + (kHeight - 100) / 2);
+      "<text transform=\"translate(18,%g) rotate(-90)\" text-anchor=\"middle\">loss (nats per %s)</text>\n",
+      kLegend + 40 + (kHeight - 100) / 2, unit);
   out +=
       "<g stroke=\"#555\" fill=\"none\"><path d=\"M66,24 h28\" stroke-opacity=\"0.35\"/>"
       "<path d=\"M248,24 h28\" stroke-width=\"2\"/><circle cx=\"440\" cy=\"24\" r=\"4\" stroke-width=\"2\"/></g>\n";

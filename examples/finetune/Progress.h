@@ -26,9 +26,16 @@ class Progress {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /** \param terminal  whether \a out understands a carriage return and shows a bar. */
-  Progress(std::ostream& out, bool terminal, std::string label, long total)
-      : m_out(out), m_terminal(terminal), m_label(std::move(label)), m_total(total), m_start(Clock::now()) {}
+  /** \param terminal  whether \a out understands a carriage return and shows a bar.
+   *  \param begun     steps that others have taken. */
+  Progress(std::ostream& out, bool terminal, std::string label, long total, long begun = 0)
+      : m_out(out),
+        m_terminal(terminal),
+        m_label(std::move(label)),
+        m_total(total),
+        m_begun(begun),
+        m_done(begun),
+        m_start(Clock::now()) {}
 
   /** \param done  steps so far, more than at the last call; \a tokens in them. */
   void update(long done, long tokens, double loss) {
@@ -38,7 +45,7 @@ class Progress {
     if (!isDue(done, before, now, last)) return;
     m_shown = now;
     const double elapsed = std::chrono::duration<double>(now - m_start).count();
-    const double eta = elapsed * static_cast<double>(m_total - done) / static_cast<double>(done);
+    const double eta = elapsed * static_cast<double>(m_total - done) / static_cast<double>(done - m_begun);
     const std::string rate = elapsed > 0 ? shortNumber(static_cast<double>(tokens) / elapsed) : "-";
     char text[160];
     std::snprintf(text, sizeof text, "step %ld/%ld  loss %.3f  %s tokens/s  %s %.0f s", done, m_total, loss,
@@ -68,7 +75,8 @@ class Progress {
   bool m_terminal;
   std::string m_label;
   long m_total;
-  long m_done = 0;
+  long m_begun;
+  long m_done;
   Clock::time_point m_start;
   Clock::time_point m_shown = {};
 };

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MPL-2.0
+// The subcommands of eigenq, one file each.
+#ifndef EIGENQ_TOOLS_COMMAND_H
+#define EIGENQ_TOOLS_COMMAND_H
+
+#include <functional>
+
+#include <CLI/CLI.hpp>
+
+namespace EigenQ {
+namespace tools {
+
+/** What a command line asks for, once it is parsed. Throws what goes wrong. */
+using Job = std::function<void()>;
+
+// Each adds its subcommand to \a program. Where a command line names it, parsing sets \a job, after it has thrown
+// CLI::ParseError for values that make no sense, alone or together.
+void addInfo(CLI::App& program, Job& job);
+void addQuantize(CLI::App& program, Job& job);
+void addGenerate(CLI::App& program, Job& job);
+void addEval(CLI::App& program, Job& job);
+void addFinetune(CLI::App& program, Job& job);
+void addMerge(CLI::App& program, Job& job);
+
+/** Throws CLI::ValidationError(\a message) unless \a valid. */
+inline void requireUsage(bool valid, const std::string& message) {
+  if (!valid) throw CLI::ValidationError(message);
+}
+
+}  // namespace tools
+}  // namespace EigenQ
+
+#endif  // EIGENQ_TOOLS_COMMAND_H
