@@ -27,6 +27,12 @@ inline void requireUsage(bool valid, const std::string& message) {
   if (!valid) throw CLI::ValidationError(message);
 }
 
+/** The check, without its name beside the option in the help. */
+inline CLI::Validator unnamed(CLI::Validator check) {
+  check.description("");
+  return check;
+}
+
 }  // namespace tools
 }  // namespace EigenQ
 

@@ -53,11 +53,11 @@ void addTexts(CLI::App& command, FinetuneOptions& o) {
       command.add_option("--text", o.text, "Text to learn, cut into sequences; - is standard input")->type_name("FILE");
   command.add_option("--jsonl", o.jsonl, "Prompts and completions to learn, an object a line")
       ->type_name("FILE")
-      ->check(CLI::ExistingFile)
+      ->check(unnamed(CLI::ExistingFile))
       ->excludes(text);
   CLI::Option* eval = command.add_option("--eval", o.eval, "Held-out file, of the same kind")
                           ->type_name("FILE")
-                          ->check(CLI::ExistingFile);
+                          ->check(unnamed(CLI::ExistingFile));
   command.add_option("--hold-out", o.holdOut, "Share of the sequences, the last ones, that is held out")
       ->check(CLI::Range(0.0, 0.9))
       ->excludes(eval);

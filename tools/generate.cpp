@@ -30,7 +30,7 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
   CLI::Option* prompt = command.add_option("--prompt", options.prompt, "Text to continue");
   command.add_option("--batch", options.batch, "File of prompts, one a line; prints a line of JSON for each")
       ->type_name("FILE")
-      ->check(CLI::ExistingFile)
+      ->check(unnamed(CLI::ExistingFile))
       ->excludes(prompt);
   command.add_option("--batch-size", options.batchSize, "Prompts at a time")->check(CLI::PositiveNumber);
   command.add_option("--max-tokens", options.how.maxNewTokens, "Most new tokens of a prompt")

@@ -19,7 +19,7 @@ void addDirectory(CLI::App& command, std::string& directory) {
   command.add_option("DIR", directory, "Folder of the model: config.json and safetensors")
       ->type_name("")
       ->required()
-      ->check(CLI::ExistingDirectory);
+      ->check(unnamed(CLI::ExistingDirectory));
 }
 
 void addFormatDetails(CLI::App& command, llm::LoadOptions& load) {
@@ -52,8 +52,7 @@ void addModelOptions(CLI::App& command, ModelOptions& options) {
   command
       .add_option_function<std::string>(
           "--quantize", [&options](const std::string& name) { options.load.format = kFormats.at(name); },
-          "Projections: int8 is LLM.int8(), int8-weights leaves activations as they are, dense decodes what is "
-          "quantised; else as they are stored")
+          "Of projections; int8: LLM.int8(), int8-weights: float activations, dense: decode")
       ->type_name("FORMAT")
       ->check(CLI::IsMember({"nf4", "fp4", "int8", "int8-weights", "dense"}));
   addFormatDetails(command, options.load);
@@ -70,7 +69,7 @@ void addModelOptions(CLI::App& command, ModelOptions& options) {
 void addAdapterOption(CLI::App& command, ModelOptions& options) {
   command.add_option("--adapter", options.adapter, "Folder of a LoRA adapter as PEFT saves it")
       ->type_name("DIR")
-      ->check(CLI::ExistingDirectory);
+      ->check(unnamed(CLI::ExistingDirectory));
 }
 
 void checkModelOptions(const CLI::App& command, const ModelOptions& options) {
