@@ -22,6 +22,7 @@ template <typename T, int kWidth>
 __global__ void __launch_bounds__(kMaxThreads)
     addNormKernel(Columns<const T> a, Columns<const T> b, const T* gain, float eps, Columns<T> sum, Columns<T> y,
                   Index rows, Index cols) {
+  joinStream();
   const float dim = static_cast<float>(rows);
   for (Index t = blockIdx.x; t < cols; t += gridDim.x) {
     float squares = 0;
@@ -58,9 +59,9 @@ void addNorm(const AddNorm& op, Context& context) {
   dispatchWalk(walk, [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
     constexpr int kWidth = decltype(width)::value;
-    launch("addNorm", addNormKernel<T, kWidth>, {dim3(gridFor(walk.cols)), threadsForColumn(walk.rows / kWidth)},
-           context, Columns<const T>(op.a), Columns<const T>(op.b), static_cast<const T*>(op.gain.data),
-           static_cast<float>(op.eps), Columns<T>(op.sum), Columns<T>(op.y), walk.rows, walk.cols);
+    launchEarly("addNorm", addNormKernel<T, kWidth>, {dim3(gridFor(walk.cols)), threadsForColumn(walk.rows / kWidth)},
+                context, Columns<const T>(op.a), Columns<const T>(op.b), static_cast<const T*>(op.gain.data),
+                static_cast<float>(op.eps), Columns<T>(op.sum), Columns<T>(op.y), walk.rows, walk.cols);
   });
 }
 

@@ -38,6 +38,7 @@ __device__ __forceinline__ Best shuffleXor(const Best& v, unsigned mask) {
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kMaxThreads)
     argmaxKernel(Columns<const T> x, std::int32_t* argmax, Index rows, Index cols) {
+  joinStream();
   for (Index j = blockIdx.x; j < cols; j += gridDim.x) {
     Best best = {kNegativeInfinity, kNone};
     for (Index i = Index{threadIdx.x} * kWidth; i < rows; i += Index{blockDim.x} * kWidth) {
@@ -65,8 +66,8 @@ void argmax(const ConstDenseView& x, std::int32_t* rows, Context& context) {
     using T = typename decltype(tag)::type;
     constexpr int kWidth = decltype(width)::value;
     const auto threads = std::min<Index>(kMaxThreads, (walk.rows / kWidth + kWarp - 1) / kWarp * kWarp);
-    launch("argmax", argmaxKernel<T, kWidth>, {dim3(gridFor(walk.cols)), static_cast<unsigned>(threads)}, context,
-           Columns<const T>(x), rows, walk.rows, walk.cols);
+    launchEarly("argmax", argmaxKernel<T, kWidth>, {dim3(gridFor(walk.cols)), static_cast<unsigned>(threads)}, context,
+                Columns<const T>(x), rows, walk.rows, walk.cols);
   });
 }
 

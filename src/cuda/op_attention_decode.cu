@@ -99,6 +99,7 @@ __device__ __forceinline__ void attend(const float (&q)[kEntries], const T* k, c
 template <int kEntries, typename T>
 __global__ void __launch_bounds__(kThreads)
     attentionDecodeKernel(const AttentionDecode op, float scale, bool packed, Splits splits) {
+  joinStream();
   const Index item = Index{blockIdx.x} / splits.count, sequence = item / op.heads, head = item % op.heads;
   const int split = static_cast<int>(Index{blockIdx.x} % splits.count), headDim = static_cast<int>(op.headDim);
   const int position = op.positions[sequence];
@@ -139,6 +140,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     combineSplitsKernel(Splits splits, Columns<T> o, Index heads, Index headDim, Index items) {
+  joinStream();
   __shared__ float weights[kMostSplits];
   const auto mine = static_cast<int>(threadIdx.x);  // one split a thread, at first
   for (Index item = blockIdx.x; item < items; item += gridDim.x) {
@@ -218,12 +220,12 @@ void attentionDecode(const AttentionDecode& op, Context& context) {
     using T = typename decltype(tag)::type;
     dispatchEntries(op.headDim, [&](auto entries) {
       constexpr int kEntries = decltype(entries)::value;
-      launch("attentionDecode", attentionDecodeKernel<kEntries, T>,
-             {dim3(static_cast<unsigned>(items * count)), kThreads}, context, op, scale, isPacked(op, kEntries),
-             splits);
+      launchEarly("attentionDecode", attentionDecodeKernel<kEntries, T>,
+                  {dim3(static_cast<unsigned>(items * count)), kThreads}, context, op, scale, isPacked(op, kEntries),
+                  splits);
     });
-    launch("attentionDecode", combineSplitsKernel<T>, {dim3(gridFor(items)), kThreads}, context, splits,
-           Columns<T>(op.o), op.heads, op.headDim, items);
+    launchEarly("attentionDecode", combineSplitsKernel<T>, {dim3(gridFor(items)), kThreads}, context, splits,
+                Columns<T>(op.o), op.heads, op.headDim, items);
   });
 }
 

@@ -63,6 +63,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     ropeAppendKernel(Columns<const T> q, Columns<T> rotated, KeysAndValues<const T> from, KeysAndValues<T> cache,
                      RopeTableView table, CacheColumns columns, Index queryPairs, Index keyPairs, Index tokens) {
+  joinStream();
   const Index perToken = queryPairs + 2 * keyPairs, step = Index{gridDim.x} * kThreads;
   for (Index n = Index{blockIdx.x} * kThreads + threadIdx.x; n < perToken * tokens; n += step) {
     const Index t = n / perToken, pair = n - t * perToken, position = columns.positions[t];
@@ -84,6 +85,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     addToIntegersKernel(std::int32_t* integers, Index count, std::int32_t step) {
+  joinStream();
   const Index stride = Index{gridDim.x} * kThreads;
   for (Index i = Index{blockIdx.x} * kThreads + threadIdx.x; i < count; i += stride) integers[i] += step;
 }
@@ -113,8 +115,8 @@ void ropeAppend(const Rope& rope, const CacheAppend& op, Context& context) {
     using T = typename decltype(tag)::type;
     const KeysAndValues<const T> from = {Columns<const T>(op.k), Columns<const T>(op.v)};
     const KeysAndValues<T> cache = {Columns<T>(op.keys), Columns<T>(op.values)};
-    launch("ropeAppend", ropeAppendKernel<T>, shape, context, Columns<const T>(rope.x), Columns<T>(rope.y), from, cache,
-           RopeTableView(rope), columnsOf(op), queryPairs, keyPairs, walk.cols);
+    launchEarly("ropeAppend", ropeAppendKernel<T>, shape, context, Columns<const T>(rope.x), Columns<T>(rope.y), from,
+                cache, RopeTableView(rope), columnsOf(op), queryPairs, keyPairs, walk.cols);
   });
 }
 
@@ -134,8 +136,8 @@ void appendToCache(const CacheAppend& op, Context& context) {
 
 void addToIntegers(std::int32_t* integers, Index count, std::int32_t step, Context& context) {
   if (count > 0)
-    launch("addToIntegers", addToIntegersKernel, {dim3(gridFor((count + kThreads - 1) / kThreads)), kThreads}, context,
-           integers, count, step);
+    launchEarly("addToIntegers", addToIntegersKernel, {dim3(gridFor((count + kThreads - 1) / kThreads)), kThreads},
+                context, integers, count, step);
 }
 
 }  // namespace internal

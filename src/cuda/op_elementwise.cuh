@@ -20,6 +20,7 @@ constexpr unsigned kElementwiseThreads = 256;
 template <typename Op>
 __global__ void __launch_bounds__(kElementwiseThreads)
     elementwiseKernel(const Op op, Index packsPerColumn, Index packs) {
+  joinStream();
   const Index step = Index{gridDim.x} * blockDim.x;
   for (Index p = Index{blockIdx.x} * blockDim.x + threadIdx.x; p < packs; p += step) {
     const Index j = packs == packsPerColumn ? 0 : p / packsPerColumn;
@@ -32,7 +33,8 @@ void launchElementwise(const char* name, const Op& op, const Walk& walk, Context
   const Index rows = walk.gapless ? walk.rows * walk.cols : walk.rows;
   const Index packsPerColumn = rows / Op::kWidth, packs = walk.gapless ? packsPerColumn : packsPerColumn * walk.cols;
   const Index blocks = (packs + kElementwiseThreads - 1) / kElementwiseThreads;
-  launch(name, elementwiseKernel<Op>, {dim3(gridFor(blocks)), kElementwiseThreads}, context, op, packsPerColumn, packs);
+  launchEarly(name, elementwiseKernel<Op>, {dim3(gridFor(blocks)), kElementwiseThreads}, context, op, packsPerColumn,
+              packs);
 }
 
 }  // namespace internal

@@ -28,6 +28,7 @@ template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     gatherKernel(Columns<const T> table, Index vocabulary, const std::int32_t* ids, Columns<T> y, Index rows,
                  Index cols) {
+  joinStream();
   for (Index t = blockIdx.x; t < cols; t += gridDim.x) {
     const Index id = ids[t];
     const bool known = id >= 0 && id < vocabulary;
@@ -119,8 +120,8 @@ void embeddingForward(const ConstDenseView& table, const std::int32_t* ids, cons
   walk.packed = walk.packed && Walk({table}).packed;
   dispatchWalk(walk, [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
-    launch("embedding", gatherKernel<T, decltype(width)::value>, {dim3(gridFor(walk.cols)), kThreads}, context,
-           Columns<const T>(table), table.cols, ids, Columns<T>(y), walk.rows, walk.cols);
+    launchEarly("embedding", gatherKernel<T, decltype(width)::value>, {dim3(gridFor(walk.cols)), kThreads}, context,
+                Columns<const T>(table), table.cols, ids, Columns<T>(y), walk.rows, walk.cols);
   });
 }
 

@@ -20,15 +20,36 @@ __device__ __forceinline__ T* dynamicShared() {
   return reinterpret_cast<T*>(memory);
 }
 
+/** The first statement of a kernel that launchEarly() queues: its blocks are placed while the last kernel of the stream
+ * still runs, and wait here until what that one wrote is visible. In the small kernels of a step of generation this
+ * hides half of what a launch costs. */
+__device__ __forceinline__ void joinStream() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 struct LaunchShape {
   dim3 grid;
   unsigned threads;
   std::size_t sharedBytes = 0;  // dynamic
 };
 
-/** Queues \a kernel on the context's stream. \param name  of the kernel, for the message of a failed launch */
+/** Whether kernels were compiled for this very device, so that joinStream() is what it says: the code of an older
+ * architecture would not wait. */
+inline bool joinsStreams(const Context& context) {
+#ifdef EIGENQ_HAVE_SM90A
+  return context.properties().major == 9 && context.properties().minor == 0;
+#else
+  (void)context;
+  return false;
+#endif
+}
+
+namespace detail {
 template <typename... Parameters, typename... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Context& context,
+void launch(bool early, const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Context& context,
             const Arguments&... arguments) {
   const DeviceGuard guard(context.device());
   const std::string what = std::string("launch of ") + name;
@@ -37,12 +58,32 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.sharedBytes)),
           what.c_str(), __FILE__, __LINE__);
+  cudaLaunchAttribute beforeTheLastEnds = {};
+  beforeTheLastEnds.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  beforeTheLastEnds.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.sharedBytes;
   config.stream = context.stream();
+  config.attrs = &beforeTheLastEnds;
+  config.numAttrs = early ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what.c_str(), __FILE__, __LINE__);
+}
+}  // namespace detail
+
+/** Queues \a kernel on the context's stream. \param name  of the kernel, for the message of a failed launch */
+template <typename... Parameters, typename... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Context& context,
+            const Arguments&... arguments) {
+  detail::launch(false, name, kernel, shape, context, arguments...);
+}
+
+/** The same for a kernel that begins with joinStream(). */
+template <typename... Parameters, typename... Arguments>
+void launchEarly(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Context& context,
+                 const Arguments&... arguments) {
+  detail::launch(joinsStreams(context), name, kernel, shape, context, arguments...);
 }
 
 }  // namespace internal

@@ -35,6 +35,7 @@ template <typename T, int kWidth, bool kCentered>
 __global__ void __launch_bounds__(kMaxThreads)
     normKernel(Columns<const T> x, const T* gain, const T* bias, float eps, Columns<T> y, Index rows, Index cols,
                float* inverse, float* center) {
+  joinStream();
   const float dim = static_cast<float>(rows);
   for (Index t = blockIdx.x; t < cols; t += gridDim.x) {
     const T* const in = x(t);
@@ -125,9 +126,10 @@ void forward(const Norm& op, Walk walk, Context& context) {
   dispatchWalk(walk, [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
     constexpr int kWidth = decltype(width)::value;
-    launch("norm", normKernel<T, kWidth, kCentered>, {dim3(gridFor(walk.cols)), threadsForColumn(walk.rows / kWidth)},
-           context, Columns<const T>(op.x), static_cast<const T*>(op.gain.data), static_cast<const T*>(op.bias.data),
-           static_cast<float>(op.eps), Columns<T>(op.y), walk.rows, walk.cols, op.inverse, op.center);
+    launchEarly("norm", normKernel<T, kWidth, kCentered>,
+                {dim3(gridFor(walk.cols)), threadsForColumn(walk.rows / kWidth)}, context, Columns<const T>(op.x),
+                static_cast<const T*>(op.gain.data), static_cast<const T*>(op.bias.data), static_cast<float>(op.eps),
+                Columns<T>(op.y), walk.rows, walk.cols, op.inverse, op.center);
   });
 }
 

@@ -98,11 +98,17 @@ class Llama {
   Dense makeNorm(WeightSource& source, const std::string& module) const;
   Projection makeLinear(WeightSource& source, const std::string& module, Index out, Index in, bool bias) const;
 
-  template <typename Tokens, typename Integers, typename Attend>
-  Var run(Tape& tape, const Tokens& tokens, const Integers& positions, const Attend& attend,
-          const ForwardOptions& options);
-  template <typename Integers, typename Attend>
-  Var block(Layer& layer, Index i, Var x, const Integers& positions, const Attend& attend) const;
+  /** The residual stream: x + update, or x where there is no update yet. The sum is left to the norm that reads it. */
+  struct Stream {
+    Var x, update;
+  };
+
+  template <typename Tokens, typename Attend>
+  Var run(Tape& tape, const Tokens& tokens, const Attend& attend, const ForwardOptions& options);
+  template <typename Attend>
+  Stream block(Layer& layer, Index i, const Stream& in, const Attend& attend) const;
+  /** \returns the stream and its norm. */
+  std::pair<Var, Var> normed(const Stream& in, Dense& gain) const;
 
   LlamaConfig m_config;
   ad::RopeTable<Scalar, Place> m_rope;

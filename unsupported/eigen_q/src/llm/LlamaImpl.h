@@ -55,31 +55,40 @@ auto Llama<Scalar, Place>::makeLinear(WeightSource& source, const std::string& m
 }
 
 template <typename Scalar, typename Place>
-template <typename Integers, typename Attend>
-auto Llama<Scalar, Place>::block(Layer& layer, Index i, Var x, const Integers& positions, const Attend& attend) const
-    -> Var {
-  const Var h = rmsNorm(x, layer.attentionNorm.on(x.tape()), m_config.rmsNormEps);
-  const Var q = rope(layer.query(h), m_rope, positions);
-  const Var k = rope(layer.key(h), m_rope, positions);
-  x = x + layer.output(attend(i, q, k, layer.value(h)));
-  const Var g = rmsNorm(x, layer.ffnNorm.on(x.tape()), m_config.rmsNormEps);
-  return x + layer.down(swiglu(layer.gate(g), layer.up(g)));
+template <typename Attend>
+auto Llama<Scalar, Place>::block(Layer& layer, Index i, const Stream& in, const Attend& attend) const -> Stream {
+  const auto [x, h] = normed(in, layer.attentionNorm);
+  const Var attention = attend(i, layer.query(h), layer.key(h), layer.value(h));
+  const auto [y, g] = normed({x, layer.output(attention)}, layer.ffnNorm);
+  return {y, layer.down(swiglu(layer.gate(g), layer.up(g)))};
 }
 
 template <typename Scalar, typename Place>
-template <typename Tokens, typename Integers, typename Attend>
-auto Llama<Scalar, Place>::run(Tape& tape, const Tokens& tokens, const Integers& positions, const Attend& attend,
-                               const ForwardOptions& options) -> Var {
-  Var x = ad::embedding(tape, m_embedding.on(tape), tokens);
+auto Llama<Scalar, Place>::normed(const Stream& in, Dense& gain) const -> std::pair<Var, Var> {
+  const Var g = gain.on(in.x.tape());
+  if (!in.update) return {in.x, rmsNorm(in.x, g, m_config.rmsNormEps)};
+  const auto both = addRmsNorm(in.x, in.update, g, m_config.rmsNormEps);
+  return {both.sum, both.norm};
+}
+
+template <typename Scalar, typename Place>
+template <typename Tokens, typename Attend>
+auto Llama<Scalar, Place>::run(Tape& tape, const Tokens& tokens, const Attend& attend, const ForwardOptions& options)
+    -> Var {
+  Stream stream{ad::embedding(tape, m_embedding.on(tape), tokens), {}};
   for (Layer& layer : m_layers) {
     const Index i = &layer - m_layers.data();
-    if (options.checkpointLayers)  // by value: backward() runs the layer again when this function is over
-      x = ad::checkpoint(
-          tape, [=, &layer](const Var& in) { return block(layer, i, in, positions, attend); }, x);
-    else
-      x = block(layer, i, x, positions, attend);
+    if (!options.checkpointLayers) {
+      stream = block(layer, i, stream, attend);
+      continue;
+    }
+    const auto whole = [=, &layer](const Var& in) {  // by value: backward() runs the layer again when this is over
+      const Stream out = block(layer, i, {in, {}}, attend);
+      return out.x + out.update;
+    };
+    stream = {ad::checkpoint(tape, whole, stream.x), {}};
   }
-  return rmsNorm(x, m_norm.on(tape), m_config.rmsNormEps);
+  return normed(stream, m_norm).second;
 }
 
 template <typename Scalar, typename Place>
@@ -87,10 +96,11 @@ auto Llama<Scalar, Place>::features(Tape& tape, const Batch& batch, const Forwar
   ad::internal::checkPositions(batch.positions, batch.size(), maxPositions());
   ad::internal::checkOffsets("Llama::features", batch.offsets, batch.size());
   const auto positions = tape.keep(batch.positions), offsets = tape.keep(batch.offsets);
-  const auto attend = [this, offsets](Index layer, const Var& q, const Var& k, const Var& v) {
-    return causalAttention(q, k, v, attentionHeads(m_config, layer), offsets);
+  const auto attend = [this, positions, offsets](Index layer, const Var& q, const Var& k, const Var& v) {
+    return causalAttention(rope(q, m_rope, positions), rope(k, m_rope, positions), v, attentionHeads(m_config, layer),
+                           offsets);
   };
-  return run(tape, batch.tokens, positions, attend, options);
+  return run(tape, batch.tokens, attend, options);
 }
 
 template <typename Scalar, typename Place>
@@ -98,10 +108,9 @@ template <typename Integers>
 auto Llama<Scalar, Place>::features(Tape& tape, const Integers& tokens, Cache& cache,
                                     const ad::CachedTokens<Integers>& where) -> Var {
   const auto attend = [&](Index layer, const Var& q, const Var& k, const Var& v) {
-    appendToCache(cache.layer(layer), k, v, where);
-    return cachedAttention(q, cache.layer(layer), where);
+    return cachedAttention(ropeAndAppend(cache.layer(layer), q, k, v, m_rope, where), cache.layer(layer), where);
   };
-  return run(tape, tokens, where.positions, attend, {});
+  return run(tape, tokens, attend, {});
 }
 
 template <typename Scalar, typename Place>
