@@ -11,7 +11,8 @@ namespace {
 
 constexpr const char* kDescription =
     "Trains a small language model over bytes in float, quantises it to int8 and NF4, and fine-tunes LoRA adapters\n"
-    "through the frozen NF4 weights on another text. Prints results to stdout and progress to stderr.";
+    "through the frozen NF4 weights on another text. Prints results to stdout and progress to stderr.\n"
+    "With --model DIR it fine-tunes a model from its folder instead, with other options: --model DIR --help.";
 
 /** A run of a few seconds: it learns little, but takes every path. */
 void makeQuick(Options& o) {

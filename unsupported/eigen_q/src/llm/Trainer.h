@@ -101,12 +101,18 @@ struct RunFiles {
   bool resume = false;  // from the state, where there is one
 };
 
-/** Advances \a trainer to its end, or from its state on, calling \a observe(trainer) after each update. A process that
- * is killed at any moment loses the updates since the last save, and no file. */
-template <typename Model, typename Observe>
-void runTraining(Trainer<Model>& trainer, const RunFiles& files, const Observe& observe) {
+/** Goes on from the state in \a files where that is asked for and there is one. */
+template <typename Model>
+void resumeTraining(Trainer<Model>& trainer, const RunFiles& files) {
   if (files.resume && std::filesystem::exists(files.state))
     trainer.setState(readTrainerState(files.state), files.state);
+}
+
+/** Advances \a trainer to its end, from the state in \a files unless it has begun, and calls \a observe(trainer) after
+ * each update. A process that is killed at any moment loses the updates since the last save, and no file. */
+template <typename Model, typename Observe>
+void runTraining(Trainer<Model>& trainer, const RunFiles& files, const Observe& observe) {
+  if (trainer.step() == 0) resumeTraining(trainer, files);
   while (!trainer.done()) {
     trainer.advance();
     observe(trainer);
