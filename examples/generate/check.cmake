@@ -20,7 +20,7 @@ if(NOT EXISTS ${model})
 endif()
 execute_process(COMMAND ${GENERATE} ${model} "Once upon a time" RESULT_VARIABLE status OUTPUT_VARIABLE out
                 ERROR_VARIABLE err)
-if(NOT status EQUAL 0 OR NOT out MATCHES "^Once upon a time, there was a " OR
+if(NOT status EQUAL 0 OR NOT out MATCHES "^Once upon a time, a little girl named Lily " OR
    NOT err MATCHES "^prompt [0-9]+ tokens/s, decode [0-9]+ tokens/s\n$")
   message(FATAL_ERROR "expected a story and its speed, found status ${status}\n${out}\n${err}")
 endif()
