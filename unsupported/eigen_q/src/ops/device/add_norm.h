@@ -30,8 +30,9 @@ SumAndNorm<Scalar, Device> addRmsNorm(const Var<Scalar, Device>& x, const Var<Sc
   op.sum = internal::writing(sum, context);
   op.y = internal::writing(norm, context);
   gpu::internal::addNorm(op, context);
+  // No pullback is kept here; but inside a checkpoint the results have to know whether they depend on a gradient.
   const auto nothing = [](const auto&) {};
-  return {tape.record("add", {}, sum, nothing), tape.record("rmsNorm", {}, norm, nothing)};
+  return {tape.record("add", {x, y}, sum, nothing), tape.record("rmsNorm", {x, y, g}, norm, nothing)};
 }
 
 }  // namespace ad
