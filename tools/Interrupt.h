@@ -11,8 +11,8 @@ struct Interrupted {
   int signal;
 };
 
-/** From now on the first SIGINT or SIGTERM is noted, so that destructors can remove what is unfinished; a second one
- * kills as usual. */
+/** From now on the first SIGINT or SIGTERM is noted, so that destructors can remove what is unfinished; one that comes
+ * two seconds later or more kills as usual. */
 void catchInterrupts();
 
 /** Whether there was one. */

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <initializer_list>
 
 namespace EigenQ {
@@ -10,10 +11,18 @@ namespace tools {
 namespace {
 
 volatile std::sig_atomic_t noted = 0;
+volatile std::time_t notedAt = 0;
 
+/** timeout(1) and others send a signal twice at once: only a later one is somebody who has lost patience. */
 void note(int signal) {
-  noted = signal;
-  std::signal(signal, SIG_DFL);
+  const std::time_t now = std::time(nullptr);
+  if (noted == 0) {
+    notedAt = now;
+    noted = signal;
+  } else if (now - notedAt > 1) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
 }
 
 }  // namespace
