@@ -113,7 +113,8 @@ succeed(generate model --batch prompts --batch-size 2 --max-tokens 5 --ignore-eo
 expect_match("${out}" "^{\"prompt\":\"The square of\",.*\"tokens\":5}\n{\"prompt\":\"One\",[^\n]*\n{\"prompt\":\"Two\",[^\n]*\n$")
 string(REPEAT "x" 65 long)
 fail_running("eigenq generate: the prompt has 65 tokens, the model takes 64" generate model --prompt ${long})
-fail_running("eigenq generate: .*--device cuda|eigenq generate: .*cuda" generate model --prompt a --device cuda)
+set(ENV{CUDA_VISIBLE_DEVICES} "")  # also where there is a GPU
+fail_running("eigenq generate: --device cuda: this program was built without|eigenq generate: .*cudaError" generate model --prompt a --device cuda)
 
 # ---- finetune: stopped at any moment and resumed, it ends where it would have ended
 set(run --text text --length 32 --r 4 --lora-alpha 8 --lora-dropout 0.1 --target-modules all-linear --quantize nf4
