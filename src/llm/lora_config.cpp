@@ -24,31 +24,42 @@ bool endsWith(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-/** An expression as it stands in a file. */
-std::regex compiled(const std::string& expression, const std::string& pattern) {
-  if (pattern.size() > kLongestPattern)
-    throw FormatError("LoraConfig", "pattern",
-                      "expected at most 1000 characters, found " + std::to_string(pattern.size()));
-  try {
-    auto flags = std::regex::ECMAScript;
-#ifdef __GLIBCXX__
-    flags |= std::regex_constants::__polynomial;  // no expression takes exponential time or a deep stack
-#endif
-    return std::regex(expression, flags);
-  } catch (const std::regex_error& e) {
-    throw FormatError("LoraConfig", pattern, std::string("is no regular expression: ") + e.what());
-  }
+/** Whether a number in \a pattern has ten digits or more: libstdc++ reads such ones into an int without a look. */
+bool hasLongNumber(const std::string& pattern) {
+  int digits = 0;
+  return std::any_of(pattern.begin(), pattern.end(), [&digits](char c) {
+    digits = c >= '0' && c <= '9' ? digits + 1 : 0;
+    return digits > 9;
+  });
 }
 
-/** PEFT's get_pattern_key: behind a dot, or from the start. */
-bool matchesEnd(const std::string& pattern, const std::string& module) {
-  return std::regex_match(module, compiled("(.*\\.)?(" + pattern + ")", pattern));
+/** \a expression, in which \a pattern stands as it was given; \a where and \a key name its place. */
+std::regex compiled(const std::string& expression, const std::string& pattern, const std::string& where = "LoraConfig",
+                    const std::string& key = "pattern") {
+  const auto fail = [&](const std::string& reason) {
+    throw FormatError(where, key, "expected a regular expression, found " + pattern.substr(0, 100) + ": " + reason);
+  };
+  if (pattern.size() > kLongestPattern) fail(std::to_string(pattern.size()) + " characters are too many");
+  if (hasLongNumber(pattern)) fail("a number is too large");
+  auto flags = std::regex::ECMAScript;
+#ifdef __GLIBCXX__
+  flags |= std::regex_constants::__polynomial;  // no expression takes exponential time or a deep stack
+#endif
+  try {
+    return std::regex(expression, flags);
+  } catch (const std::regex_error& e) {
+    fail(e.what());
+  }
+  return {};
 }
+
+/** PEFT's get_pattern_key: what stands behind a dot, or all. */
+std::string atEnd(const std::string& pattern) { return "(.*\\.)?(" + pattern + ")"; }
 
 template <typename T>
 T lookUp(const std::vector<std::pair<std::string, T>>& patterns, const std::string& module, T otherwise) {
   for (const auto& [pattern, value] : patterns)
-    if (matchesEnd(pattern, module)) return value;
+    if (std::regex_match(module, compiled(atEnd(pattern), pattern))) return value;
   return otherwise;
 }
 
@@ -189,13 +200,14 @@ void LoraConfig::validate(const std::string& where) const {
   if (targetModules.empty()) throw FormatError(where, "target_modules", "expected modules, found none");
   for (const auto& [pattern, rank] : rankPattern) {
     requireRank("rank_pattern." + pattern, rank);
-    (void)matchesEnd(pattern, "");  // throws where it is no expression
+    (void)compiled(atEnd(pattern), pattern, where, "rank_pattern");
   }
   for (const auto& [pattern, value] : alphaPattern) {
     requireFinite("alpha_pattern." + pattern, value);
-    (void)matchesEnd(pattern, "");
+    (void)compiled(atEnd(pattern), pattern, where, "alpha_pattern");
   }
-  (void)targets("");
+  (void)compiled(targetModules.pattern, targetModules.pattern, where, "target_modules");
+  (void)compiled(excludeModules.pattern, excludeModules.pattern, where, "exclude_modules");
 }
 
 LoraConfig LoraConfig::fromJson(const std::string& text, const std::string& where) {

@@ -55,6 +55,13 @@ inline std::vector<std::string> quantisedSeeds() {
   return {contentOf(a), contentOf(b), contentOf(c), contentOf(d), contentOf(tiled)};
 }
 
+inline std::vector<std::string> loraConfigSeeds() {
+  return {
+      R"({"alpha_pattern":{},"auto_mapping":null,"bias":"none","lora_alpha":8,"lora_dropout":0.0,"peft_type":"LORA",)"
+      R"("r":4,"target_modules":["q_proj","mlp.down_proj"],"use_rslora":true})",
+      R"({"peft_type":"LORA","target_modules":"(a|b)*.{2,3}[k-q]_proj","rank_pattern":{"^x.*[0-9]$":2,"(.*)+(a?){9}":3}})"};
+}
+
 }  // namespace fuzz
 }  // namespace EigenQ
 

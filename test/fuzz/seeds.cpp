@@ -25,4 +25,5 @@ int main(int argc, char** argv) {
   write(folder / "safetensors", EigenQ::fuzz::safetensorsSeeds());
   write(folder / "shard_index", EigenQ::fuzz::indexSeeds());
   write(folder / "quantised", EigenQ::fuzz::quantisedSeeds());
+  write(folder / "lora_config", EigenQ::fuzz::loraConfigSeeds());
 }

@@ -148,14 +148,13 @@ BOOST_AUTO_TEST_CASE(whatIsNotSupportedIsRefusedByName) {
       {"target_modules", "[]"},
       {"target_modules", "\"(\""},
       {"rank_pattern", "{\"[\": 2}"},
+      {"rank_pattern", "{\"a{9999999999}\": 2}"},
+      {"target_modules", "\"" + std::string(1001, 'a') + "\""},
   };
   for (const auto& [key, value] : refused) {
     BOOST_TEST_CONTEXT(key << ": " << value)
     BOOST_CHECK_EXCEPTION(llm::LoraConfig::fromJson(withMember(key, value)), FormatError,
-                          [key = key](const FormatError& e) {
-                            return std::string(e.what()).find(key.substr(0, 8)) != std::string::npos ||
-                                   std::string(e.what()).find("expression") != std::string::npos;
-                          });
+                          [key = key](const FormatError& e) { return e.key().rfind(key, 0) == 0; });
   }
   BOOST_CHECK_NO_THROW(llm::LoraConfig::fromJson(withMember("qalora_group_size", "16")));
 }
