@@ -45,7 +45,9 @@ TrainingTexts readTexts(const FinetuneOptions& options, const llm::LlamaConfig& 
 /** What --steps says, or as many as the epochs take. */
 Index stepsFor(const FinetuneOptions& options, std::size_t examples);
 /** Throws std::runtime_error where the folder holds a run that is neither resumed nor to be replaced. */
-llm::RunFiles prepareRun(const FinetuneOptions& options);
+void checkFolder(const FinetuneOptions& options);
+/** Makes the folder; a state that is not to be resumed goes. */
+llm::RunFiles beginRun(const FinetuneOptions& options);
 /** loss.csv and loss.svg. */
 void writeCurve(const llm::TrainHistory& history, const std::string& folder);
 void printStart(const TrainingTexts& texts, const FinetuneOptions& options, Index trainable);
@@ -80,7 +82,7 @@ class TrainingWatch {
 
 template <typename Model>
 void finetune(FinetuneOptions options) {
-  const llm::RunFiles files = prepareRun(options);
+  checkFolder(options);
   Model model = loadModel<Model>(options.model);
   llm::attachLora(model, options.lora, options.train.seed);
   const TrainingTexts texts = readTexts(options, model.config(), std::min(options.length, model.maxPositions()));
@@ -90,6 +92,7 @@ void finetune(FinetuneOptions options) {
   printStart(texts, options, trainable);
 
   llm::Trainer<Model> trainer(model, texts.train, texts.heldOut, options.train);
+  const llm::RunFiles files = beginRun(options);
   TrainingWatch<llm::Trainer<Model>> watch(files);
   llm::runTraining(trainer, files, [&watch](llm::Trainer<Model>& t) { watch(t); });
   llm::saveAdapter(model, options.lora, options.out);

@@ -139,10 +139,13 @@ Index stepsFor(const FinetuneOptions& options, std::size_t examples) {
   return std::max<Index>(1, static_cast<Index>(std::ceil(options.epochs * static_cast<double>(examples) / perUpdate)));
 }
 
-llm::RunFiles prepareRun(const FinetuneOptions& options) {
-  const fs::path state = fs::path(options.out) / kState;
+void checkFolder(const FinetuneOptions& options) {
   if (!options.resume && !options.force && fs::exists(options.out) && !fs::is_empty(options.out))
     throw std::runtime_error(options.out + ": exists; --resume goes on with the run in it, --force begins anew");
+}
+
+llm::RunFiles beginRun(const FinetuneOptions& options) {
+  const fs::path state = fs::path(options.out) / kState;
   fs::create_directories(options.out);
   if (!options.resume) fs::remove(state);
   return {state.string(), options.saveEvery, options.resume};
