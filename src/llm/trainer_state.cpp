@@ -147,8 +147,10 @@ void writeTrainerState(const TrainerState& state, const std::string& path) {
   writer.write(path);
 }
 
-TrainerState readTrainerState(const std::string& path) {
-  const io::SafetensorsFile file(path);
+TrainerState readTrainerState(const std::string& path) { return readTrainerState(io::SafetensorsFile(path)); }
+
+TrainerState readTrainerState(const io::SafetensorsFile& file) {
+  const std::string& path = file.path();
   if (file.metadata("format") != kFormat)
     fail(path, "format", std::string("expected ") + kFormat + ", found '" + file.metadata("format") + "'");
   TrainerState state;
@@ -165,6 +167,7 @@ TrainerState readTrainerState(const std::string& path) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     state.parameters.push_back(readParameter(file, names[i]));
     state.parameters.back().steps = steps[i];
+    if (steps[i] < 0) fail(path, "steps", "expected 0 or more, found " + std::to_string(steps[i]));
   }
   state.history = readHistory(file, state.step);
   return state;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <eigen_q/Io>
+#include <unsupported/eigen_q/src/llm/TrainerState.h>
 
 #include "support/TemporaryFolder.h"
 
@@ -60,6 +61,24 @@ inline std::vector<std::string> loraConfigSeeds() {
       R"({"alpha_pattern":{},"auto_mapping":null,"bias":"none","lora_alpha":8,"lora_dropout":0.0,"peft_type":"LORA",)"
       R"("r":4,"target_modules":["q_proj","mlp.down_proj"],"use_rslora":true})",
       R"({"peft_type":"LORA","target_modules":"(a|b)*.{2,3}[k-q]_proj","rank_pattern":{"^x.*[0-9]$":2,"(.*)+(a?){9}":3}})"};
+}
+
+inline std::vector<std::string> trainerStateSeeds() {
+  llm::TrainerState state;
+  state.step = 1;
+  state.history = {{1e-3}, {2.5}, {{0, 3.0}, {1, 2.0}}};
+  state.settings = {{"seed", "1"}};
+  llm::TrainerState::Parameter p;
+  p.name = "w";
+  p.value = p.best = Eigen::MatrixXf::Ones(2, 3);
+  p.firstMoment.values = p.secondMoment.values = Eigen::VectorXf::Ones(6);
+  p.steps = 1;
+  state.parameters = {p, p};
+  state.parameters[1].name = "v";
+  state.parameters[1].firstMoment = state.parameters[1].secondMoment = ad::Moment8bit::zeros(6, false);
+  const test::TemporaryFolder folder;
+  llm::writeTrainerState(state, folder.path("f"));
+  return {test::readFile(folder.path("f"))};
 }
 
 }  // namespace fuzz

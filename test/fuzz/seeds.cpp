@@ -26,4 +26,5 @@ int main(int argc, char** argv) {
   write(folder / "shard_index", EigenQ::fuzz::indexSeeds());
   write(folder / "quantised", EigenQ::fuzz::quantisedSeeds());
   write(folder / "lora_config", EigenQ::fuzz::loraConfigSeeds());
+  write(folder / "trainer_state", EigenQ::fuzz::trainerStateSeeds());
 }

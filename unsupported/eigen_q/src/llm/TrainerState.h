@@ -11,6 +11,10 @@
 #include "../../Autodiff"
 
 namespace EigenQ {
+namespace io {
+class SafetensorsFile;
+}
+
 namespace llm {
 
 /** The course of a run. Losses in nats a target. */
@@ -49,6 +53,7 @@ struct TrainerState {
 void writeTrainerState(const TrainerState& state, const std::string& path);
 /** Throws FormatError, naming file and tensor, where it is no such file. */
 TrainerState readTrainerState(const std::string& path);
+TrainerState readTrainerState(const io::SafetensorsFile& file);
 
 /** Throws FormatError, naming the first setting in which \a found, of the file \a path, differs from \a expected. */
 void requireSameSettings(const TrainerState::Settings& expected, const TrainerState::Settings& found,
