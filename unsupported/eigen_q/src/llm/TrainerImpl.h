@@ -112,7 +112,8 @@ template <typename Model>
 void Trainer<Model>::lookAtLosses() {
   if (m_pending == 0) return;
   const Eigen::MatrixXd losses = Place::toHost(m_losses).template cast<double>();
-  for (Index j = 0; j < std::exchange(m_pending, 0); ++j) {
+  const Index pending = std::exchange(m_pending, 0);
+  for (Index j = 0; j < pending; ++j) {
     m_history.trainLoss.push_back(losses.col(j).dot(m_shares.col(j)));
     internal::requireFinite(m_history.trainLoss.back(), static_cast<Index>(m_history.trainLoss.size()));
   }
