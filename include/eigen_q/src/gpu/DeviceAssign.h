@@ -43,7 +43,9 @@ void assignTerms(const DeviceView<Scalar>& y, const DeviceSum<Scalar, kCount>& s
 template <typename Scalar, int Options, typename Xpr>
 void assign(DeviceMatrix<Scalar, Options>& y, const Xpr& xpr, Store store, Context& context, bool noalias) {
   const auto sum = termsFor<Scalar>(xpr);
-  if (store == Store::kSet && (y.rows() != sum.rows() || y.cols() != sum.cols())) {
+  const MemoryBlock* const memory = y.view().memory();
+  const bool elsewhere = memory && memory->device() != context.device();
+  if (store == Store::kSet && (y.rows() != sum.rows() || y.cols() != sum.cols() || elsewhere)) {
     // Fresh memory: the old one may hold an operand, and stays as it is where memory runs out.
     DeviceMatrix<Scalar, Options> value(sum.rows(), sum.cols(), context);
     assignTerms(value.view(), sum, store, context, /*noalias=*/true);
