@@ -28,8 +28,8 @@
 #include <cstdint>
 
 #include "epilogue.cuh"
+#include "fourbit_mma.cuh"
 #include "fourbit_pair_table.cuh"
-#include "ptx.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -73,15 +73,6 @@ template <int kPending>
 __device__ __forceinline__ void waitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
-__device__ __forceinline__ void multiplyAccumulate(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                                   std::uint32_t b1, TypeTag<__nv_bfloat16>) {
-  ptx::mmaBFloat16(d, a[0], a[1], a[2], a[3], b0, b1);
-}
-__device__ __forceinline__ void multiplyAccumulate(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                                   std::uint32_t b1, TypeTag<__half>) {
-  ptx::mmaHalf(d, a[0], a[1], a[2], a[3], b0, b1);
-}
-
 // ---- what a warp reads
 // -----------------------------------------------------------------------------------------------
 

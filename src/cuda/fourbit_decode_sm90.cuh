@@ -10,16 +10,14 @@
 //   order of rows is free too: lane group g holds rows 2(g % 4) + g / 4 and that + 8, so that the swizzled pieces which
 //   half a warp reads at once lie in different banks.
 //
-//   shared memory  │ barriers │ stages │ 64 KiB: 256 × [ pair table: 32 copies, 128 B │ partial sums, 128 B ] │ stages
-//   │ X │
+//   shared memory   │ barriers │ stages │ 64 KiB: 256 × [ pair table: 32 copies │ partial sums ] │ stages │ X │
 //
-// Traffic  0.5 B of codes + 4/64 B of absmax per weight; a box costs one instruction of one thread. (Copies of single
-//          rows do not: one takes some 85 clocks, whatever its length.)
+// Traffic  0.5 B of codes + 4/64 B of absmax per weight; a box is one instruction of one thread. (Row by row, each
+//          copy took some 85 clocks, whatever its length.)
 // Work     Passes of the load/store pipe per 1024 weights: 16 for the pair table, 4 for codes, 2 for X, 1 for absmax:
 //          45 weights a clock, where memory gives 29. A lookup a clock and SM is what the pipe was measured to do.
 // Waiting  Nothing but a warp's own sums joins one tile to the next: no barrier until the partial sums of 16, 8 or 4
-// tiles
-//          have been put aside. A barrier a tile cost a fifth of the time, absmax loaded by the warps a sixth.
+//          tiles have been put aside. A barrier a tile cost a fifth of the time, absmax loaded by the warps a sixth.
 // Scales   absmax multiplies the float sums of its block; see fourbit_decode_mma.cuh.
 // Order    Warps' sums are added in ascending order, slices of K by a second kernel: the same bits in every run.
 // Needs    Blocks of 64; K and rows of W at multiples of 256 values, nested 1024; X of at most 64 KiB.
@@ -28,8 +26,8 @@
 
 #include "epilogue.cuh"
 #include "fourbit_decode.h"
+#include "fourbit_mma.cuh"
 #include "fourbit_pair_table.cuh"
-#include "ptx.cuh"
 #include "ptx_sm90.cuh"
 
 namespace EigenQ {
@@ -258,15 +256,6 @@ class ScaleReader {
   float m_offset = 0;
   Index m_second = 0;
 };
-
-__device__ __forceinline__ void multiplyAccumulate(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                                   std::uint32_t b1, TypeTag<__nv_bfloat16>) {
-  ptx::mmaBFloat16(d, a[0], a[1], a[2], a[3], b0, b1);
-}
-__device__ __forceinline__ void multiplyAccumulate(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                                   std::uint32_t b1, TypeTag<__half>) {
-  ptx::mmaHalf(d, a[0], a[1], a[2], a[3], b0, b1);
-}
 
 /** d += 16 rows × 32 k: the words \a low and \a high of rows g and g + 8, the values \a x of token g. */
 template <typename T>
