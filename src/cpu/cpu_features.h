@@ -1,24 +1,31 @@
 // SPDX-License-Identifier: MPL-2.0
 // What the processor lacks for a kernel, in words; null for nothing. For the tables of kernels, which are compiled for
 // the baseline instruction set.
+//
+// EIGENQ_CPU=portable|avx2|avxvnni|avx512|avx512vnni|avx512bf16 rules out what comes after the name, so that one
+// machine can test and time the kernels of another.
 #ifndef EIGENQ_CPU_FEATURES_H
 #define EIGENQ_CPU_FEATURES_H
 
 namespace EigenQ {
 namespace internal {
 
-#if defined(EIGENQ_HAVE_X86_KERNELS)
-inline const char* cpuLacksAvx2() {
-  const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return has ? nullptr : "this CPU has no AVX2 with FMA";
-}
-inline const char* cpuLacksAvx512() {
-  const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return has ? nullptr : "this CPU has no AVX-512 F, BW, VL, DQ";
-}
-#endif
+/** In the order in which EIGENQ_CPU rules them out. */
+enum class CpuLevel { kPortable, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Bf16 };
+
+/** Why EIGENQ_CPU keeps kernels of \a level out; null where it does not. Throws std::invalid_argument where it holds no
+ * name of a level. */
+const char* cpuRulesOut(CpuLevel level);
+
 inline const char* cpuLacksNothing() { return nullptr; }
+
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+const char* cpuLacksAvx2();        // and FMA, F16C
+const char* cpuLacksAvxVnni();     // and AVX2
+const char* cpuLacksAvx512();      // F, BW, VL, DQ
+const char* cpuLacksAvx512Vnni();  // beside those
+const char* cpuLacksAvx512Bf16();  // beside those
+#endif
 
 }  // namespace internal
 }  // namespace EigenQ
