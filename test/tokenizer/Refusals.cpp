@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_CASE(whatIsNoJsonIsRefused) {
 
 BOOST_AUTO_TEST_CASE(sequencesDoNotNestForever) {
   Json nested = {{"type", "NFC"}};
-  for (int i = 0; i < 1000; ++i) nested = {{"type", "Sequence"}, {"normalizers", Json::array({std::move(nested)})}};
+  for (int i = 0; i < 100; ++i) nested = {{"type", "Sequence"}, {"normalizers", Json::array({std::move(nested)})}};
   Json document = faultless();
   document["normalizer"] = nested;
   BOOST_TEST(failure(document.dump()).find("nested more than 16 deep") != std::string::npos);
