@@ -49,6 +49,12 @@ def quantized(name):
     return model
 
 
+def peaks():
+    """What tensors held at most, and what the allocator had from the device for them, as eigenq_bench_models counts."""
+    return {"peak_tensors_gib": torch.cuda.max_memory_allocated() / 2**30,
+            "peak_gib": torch.cuda.max_memory_reserved() / 2**30}
+
+
 def median(values):
     return sorted(values)[len(values) // 2]
 
@@ -67,8 +73,7 @@ def decode(name, tokens):
             out = model.generate(prompt, max_new_tokens=tokens, min_new_tokens=tokens, **options)
             torch.cuda.synchronize()
             rates.append((out.shape[1] - prompt.shape[1]) / (time.perf_counter() - start))
-    return {"kind": "decode", "shape": name, "tokens": tokens, "tokens_per_second": median(rates),
-            "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    return {"kind": "decode", "shape": name, "tokens": tokens, "tokens_per_second": median(rates), **peaks()}
 
 
 def finetune(name, sequences, length, checkpointing, steps):
@@ -82,6 +87,7 @@ def finetune(name, sequences, length, checkpointing, steps):
     model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=targets))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     ids = torch.randint(0, SHAPES[name][5], (sequences, length), device="cuda")
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
 
     def step():
@@ -102,8 +108,7 @@ def finetune(name, sequences, length, checkpointing, steps):
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return {"kind": "finetune", "shape": name, "sequences": sequences, "length": length, "checkpointing": checkpointing,
-            "tokens_per_second": sequences * length / median(seconds), "loss": float(loss),
-            "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+            "tokens_per_second": sequences * length / median(seconds), "loss": float(loss), **peaks()}
 
 
 def main():
