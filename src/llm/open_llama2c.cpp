@@ -82,7 +82,7 @@ class Llama2c : public WeightSource {
     m_config.rmsNormEps = 1e-5;
     m_config.bosTokenId = 1;
     m_config.eosTokenIds = {1, 2};  // it separates stories by begin-of-text
-    // As a check, not a promise: products of such sizes stay far below 2⁶³.
+    // Two such sizes can be multiplied; layOut() compares what is more with the file.
     for (const std::int32_t n : header)
       if (std::abs(static_cast<Index>(n)) > (Index(1) << 24))
         throw FormatError(m_path, "header", "expected sizes below 2^24, found " + std::to_string(n));
@@ -92,10 +92,15 @@ class Llama2c : public WeightSource {
   void layOut() {
     const LlamaConfig& c = m_config;
     const Index dim = c.hiddenSize, kv = c.numKeyValueHeads * c.headDim, hidden = c.intermediateSize;
+    const std::streamoff bytes = fileSize(), floats = (bytes - kHeaderBytes) / kFloatBytes;
     std::streamoff at = 0;
-    const auto place = [&](const char* name, Index size, Index count) {
+    const auto place = [&](const char* name, std::streamoff size, Index count) {
+      if (size > 0 && count > (floats - at) / size)
+        throw FormatError(m_path, name,
+                          "expected " + std::to_string(count) + " of " + std::to_string(size) +
+                              " floats by the header, found a file of " + std::to_string(bytes) + " bytes");
       m_kinds[name] = {at, size};
-      at += static_cast<std::streamoff>(size) * count;
+      at += size * count;
     };
     place("model.embed_tokens.weight", c.vocabSize * dim, 1);
     const std::pair<const char*, Index> kinds[] = {
@@ -108,16 +113,14 @@ class Llama2c : public WeightSource {
     place("model.norm.weight", dim, 1);
     place("angles", c.maxPositionEmbeddings * c.headDim, 1);
     if (!c.tieWordEmbeddings) place("lm_head.weight", c.vocabSize * dim, 1);
-    requireSize(kHeaderBytes + at * kFloatBytes);
+    if (const std::streamoff end = kHeaderBytes + at * kFloatBytes; end != bytes)
+      throw FormatError(m_path, "size",
+                        "expected " + std::to_string(end) + " bytes by the header, found " + std::to_string(bytes));
   }
 
-  void requireSize(std::streamoff expected) {
+  std::streamoff fileSize() {
     m_file.seekg(0, std::ios::end);
-    const std::streamoff found = m_file.tellg();
-    if (found != expected)
-      throw FormatError(
-          m_path, "size",
-          "expected " + std::to_string(expected) + " bytes by the header, found " + std::to_string(found));
+    return m_file.tellg();
   }
 
   /** The tensor of that name, whose rows become columns. */

@@ -3,6 +3,8 @@
 #ifndef EIGENQ_TEST_FUZZ_SEEDS_H
 #define EIGENQ_TEST_FUZZ_SEEDS_H
 
+#include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -61,6 +63,46 @@ inline std::vector<std::string> loraConfigSeeds() {
       R"({"alpha_pattern":{},"auto_mapping":null,"bias":"none","lora_alpha":8,"lora_dropout":0.0,"peft_type":"LORA",)"
       R"("r":4,"target_modules":["q_proj","mlp.down_proj"],"use_rslora":true})",
       R"({"peft_type":"LORA","target_modules":"(a|b)*.{2,3}[k-q]_proj","rank_pattern":{"^x.*[0-9]$":2,"(.*)+(a?){9}":3}})"};
+}
+
+/** Those that transformers wrote, and one with what they leave out. */
+inline std::vector<std::string> llamaConfigSeeds() {
+  std::vector<std::string> seeds = {
+      R"({"model_type":"llama","hidden_size":8,"num_attention_heads":2,"num_hidden_layers":1,"intermediate_size":4,)"
+      R"("vocab_size":5,"eos_token_id":[1,2],"torch_dtype":"bfloat16","attention_bias":true,"rope_theta":500000.0,)"
+      R"("rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,)"
+      R"("original_max_position_embeddings":16}})"};
+  for (const char* model : {"llama", "llama-int8", "llama-nf4", "mistral", "qwen2"})
+    seeds.push_back(test::readFile(std::string(EIGENQ_TEST_DATA_DIR "/llm/") + model + "/config.json"));
+  return seeds;
+}
+
+/** The recorded tokenizers, each with a text of its own after a zero byte. */
+inline std::vector<std::string> tokenizerSeeds() {
+  std::vector<std::string> seeds;
+  for (const char* family : {"falcon", "few_bytes", "few_bytes_fused", "gpt2", "llama2", "llama3", "metaspace",
+                             "mistral", "o200k", "qwen2", "roberta", "smollm", "words"})
+    seeds.push_back(test::readFile(std::string(EIGENQ_TEST_DATA_DIR "/tokenizer/") + family + ".json") + '\0' +
+                    "a na\u00efve <s> 12 words\n");
+  return seeds;
+}
+
+/** Two layers of 4 features, tied and not. */
+inline std::vector<std::string> llama2cSeeds() {
+  const auto file = [](std::int32_t vocabulary) {
+    const std::int32_t dim = 4, hidden = 3, layers = 2, context = 2;
+    const std::int32_t header[] = {dim, hidden, layers, 2, 1, vocabulary, context};
+    const int heads = vocabulary < 0 ? 2 : 1;
+    const int floats = heads * std::abs(vocabulary) * dim + layers * (2 * dim + 3 * dim * dim + 3 * hidden * dim) +
+                       dim + context * dim / 2;
+    return std::string(reinterpret_cast<const char*>(header), sizeof header) +
+           std::string(4 * static_cast<std::size_t>(floats), '\0');
+  };
+  return {file(5), file(-5)};
+}
+
+inline std::vector<std::string> jsonLinesSeeds() {
+  return {"{\"prompt\":\"a\",\"completion\":\"b\"}\n\n{\"completion\":\"\\u00e9\",\"prompt\":\"\",\"id\":1}\r\n"};
 }
 
 inline std::vector<std::string> trainerStateSeeds() {

@@ -26,5 +26,9 @@ int main(int argc, char** argv) {
   write(folder / "shard_index", EigenQ::fuzz::indexSeeds());
   write(folder / "quantised", EigenQ::fuzz::quantisedSeeds());
   write(folder / "lora_config", EigenQ::fuzz::loraConfigSeeds());
+  write(folder / "llama_config", EigenQ::fuzz::llamaConfigSeeds());
+  write(folder / "llama2c", EigenQ::fuzz::llama2cSeeds());
+  write(folder / "json_lines", EigenQ::fuzz::jsonLinesSeeds());
+  write(folder / "tokenizer", EigenQ::fuzz::tokenizerSeeds());
   write(folder / "trainer_state", EigenQ::fuzz::trainerStateSeeds());
 }

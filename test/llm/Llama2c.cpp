@@ -67,3 +67,14 @@ BOOST_AUTO_TEST_CASE(whatIsNoneIsRefused, *EigenQ::test::needsModel("stories260K
     BOOST_CHECK_THROW(llm::openLlama2c(folder.write("model.bin", wrong)), FormatError);
   }
 }
+
+BOOST_AUTO_TEST_CASE(sizesBeyondAllFilesAreRefused) {
+  // Two times 2^24 and as many layers: 2^72 weights.
+  const std::int32_t large = 1 << 24, header[] = {large, large, large, 2, 2, 1, 1};
+  const test::TemporaryFolder folder;
+  const std::string path =
+      folder.write("model.bin", std::string(reinterpret_cast<const char*>(header), sizeof header) + "1234");
+  BOOST_CHECK_EXCEPTION(llm::openLlama2c(path), FormatError, [](const FormatError& e) {
+    return std::string(e.what()).find("floats by the header, found a file of 32 bytes") != std::string::npos;
+  });
+}
