@@ -60,7 +60,9 @@ class Model {
     m_head = {Parameter<Place>(init.linear(options.vocabulary, options.hidden), "head"), {}};
   }
 
-  /** The last layer before the vocabulary, hidden×tokens. */
+  /** The last layer before the vocabulary, hidden×tokens. \param batch  a Batch, or what has its members on a device.
+   */
+  template <typename Batch>
   Var features(Tape& tape, const Batch& batch) {
     Var x = embedding(tape, m_embedding, batch.tokens);
     for (Layer<Place>& layer : m_layers) {
@@ -78,7 +80,10 @@ class Model {
   Var logits(const Var& features) { return m_head(features); }
 
   /** Mean cross-entropy of the batch's targets, in nats per byte. */
-  Var loss(Tape& tape, const Batch& batch) { return crossEntropy(logits(features(tape, batch)), batch.targets); }
+  template <typename Batch>
+  Var loss(Tape& tape, const Batch& batch) {
+    return crossEntropy(logits(features(tape, batch)), batch.targets);
+  }
 
   /** A second model whose weights are \a convert(const Weight<Place>&) of this one's; all else is copied. */
   template <typename Convert>

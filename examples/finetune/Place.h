@@ -6,7 +6,7 @@
 #include <eigen_q/Core>
 #include <unsupported/eigen_q/Autodiff>
 
-#include "ModelOptions.h"
+#include "Batch.h"
 
 namespace finetune {
 
@@ -27,6 +27,20 @@ struct PlaceTraits<Host> {
   static constexpr Index kStepsPerLook = 1;
   /** Whether a new number of tokens costs more than computing some in vain. */
   static constexpr bool kPadPrompts = false;
+  /** The batch that a step reads. */
+  using StepBatch = Batch;
+  static const Batch& view(const Batch& batch) { return batch; }
+
+  /** Runs the same work again and again. */
+  class Repeated {
+   public:
+    /** \param prepareReplay  called before what a place repeats without calling work() */
+    template <typename Work, typename PrepareReplay>
+    void operator()(const Work& work, const PrepareReplay& prepareReplay) {
+      static_cast<void>(prepareReplay);
+      work();
+    }
+  };
 
   template <typename Matrix>
   static const Matrix& toHost(const Matrix& m) {

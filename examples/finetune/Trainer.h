@@ -60,10 +60,14 @@ class Trainer {
   void step() {
     m_learningRate = m_schedule(m_step);
     m_optimizer.setLearningRate(m_learningRate);
-    m_optimizer.zeroGrad();
-    backward();
-    clipGradNorm(m_optimizer.parameters(), m_options.clip);
-    m_optimizer.step();
+    drawBatches();
+    m_repeated([this] { update(); },
+               [this] {
+                 m_optimizer.prepareReplay();
+                 for (Shard& shard : m_shards) shard.tape.prepareReplay();
+               });
+    for (std::size_t s = 0; s < m_shards.size(); ++s)
+      m_losses.block(static_cast<Index>(s), m_step, 1, 1).noalias() = m_shards[s].loss.value();
     ++m_step;
   }
 
@@ -91,6 +95,8 @@ class Trainer {
   struct Shard {
     EigenQ::ad::Tape<float, Place> tape;
     std::unique_ptr<Model<Place>> replica;  // null: works on the model itself
+    typename PlaceTraits<Place>::StepBatch batch;
+    EigenQ::ad::Var<float, Place> loss;
   };
 
   static EigenQ::ad::AdamWOptions optimizerOptions(const TrainOptions& o) {
@@ -101,25 +107,31 @@ class Trainer {
     return adamw;
   }
 
-  /** Leaves the gradient of the mean loss in the model's parameters. */
-  void backward() {
+  void drawBatches() {
     const Index length = m_model.options().context;
     const std::vector<Index> starts = randomStarts(m_text, m_options.batch, length, m_random);
     const auto part = static_cast<std::ptrdiff_t>(starts.size() / m_shards.size());
-    parallelFor(m_shards.size(), m_options.threads, [&](std::size_t s, std::size_t) {
-      const auto first = starts.begin() + static_cast<std::ptrdiff_t>(s) * part;
-      backward(s, windows(m_text, {first, first + part}, length));
-    });
-    addReplicas();
+    auto first = starts.begin();
+    for (Shard& shard : m_shards) {
+      shard.batch = windows(m_text, {first, first + part}, length);
+      first += part;
+    }
   }
 
-  void backward(std::size_t s, const Batch& batch) {
-    Shard& shard = m_shards[s];
+  void update() {
+    m_optimizer.zeroGrad();
+    parallelFor(m_shards.size(), m_options.threads, [&](std::size_t s, std::size_t) { backward(m_shards[s]); });
+    addReplicas();
+    clipGradNorm(m_optimizer.parameters(), m_options.clip);
+    m_optimizer.step();
+  }
+
+  /** Leaves the gradient of the mean loss of a shard in the parameters of its model. */
+  void backward(Shard& shard) {
     if (shard.replica) copyValues(*shard.replica);
     shard.tape.clear();
-    const auto loss = (shard.replica ? *shard.replica : m_model).loss(shard.tape, batch);
-    shard.tape.backward(loss / static_cast<double>(m_shards.size()));
-    m_losses.block(static_cast<Index>(s), m_step, 1, 1).noalias() = loss.value();
+    shard.loss = (shard.replica ? *shard.replica : m_model).loss(shard.tape, PlaceTraits<Place>::view(shard.batch));
+    shard.tape.backward(shard.loss / static_cast<double>(m_shards.size()));
   }
 
   void copyValues(Model<Place>& replica) const {
@@ -144,7 +156,8 @@ class Trainer {
   EigenQ::ad::AdamW<float, Place> m_optimizer;
   EigenQ::ad::Schedule m_schedule;
   std::mt19937_64 m_random;
-  std::deque<Shard> m_shards;                       // tapes do not move
+  std::deque<Shard> m_shards;  // tapes do not move
+  typename PlaceTraits<Place>::Repeated m_repeated;
   typename Place::template Matrix<float> m_losses;  // shards×steps, where they were computed
   Index m_step = 0;
   Index m_taken = 0;  // steps whose losses have been taken

@@ -58,10 +58,11 @@ StreamHandle::~StreamHandle() {
   if (m_owned) (void)cudaStreamDestroy(m_stream);  // queued work still runs; a destructor cannot report
 }
 
-bool StreamHandle::isCapturing() const {
+std::uint64_t StreamHandle::captureId() const {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  EIGENQ_CUDA_CHECK(cudaStreamIsCapturing(m_stream, &status));
-  return status != cudaStreamCaptureStatusNone;
+  unsigned long long id = 0;
+  EIGENQ_CUDA_CHECK(cudaStreamGetCaptureInfo(m_stream, &status, &id));
+  return status == cudaStreamCaptureStatusNone ? 0 : id;
 }
 
 void StreamHandle::waitFor(const StreamHandle& other) const {
@@ -244,7 +245,7 @@ int Context::device() const { return m_state->stream->device(); }
 cudaStream_t Context::stream() const { return m_state->stream->get(); }
 const DeviceProperties& Context::properties() const { return m_state->properties; }
 int Context::multiprocessors() const { return m_state->multiprocessors; }
-bool Context::isCapturing() const { return m_state->stream->isCapturing(); }
+std::uint64_t Context::captureId() const { return m_state->stream->captureId(); }
 
 void Context::synchronize() {
   const internal::DeviceGuard guard(device());

@@ -47,7 +47,8 @@ class StreamHandle {
 
   int device() const { return m_device; }
   cudaStream_t get() const { return m_stream; }
-  bool isCapturing() const;
+  bool isCapturing() const { return captureId() != 0; }
+  std::uint64_t captureId() const;
   /** Work queued on this stream from now on runs after what \a other holds by now. Nothing where they are the same. */
   void waitFor(const StreamHandle& other) const;
 

@@ -88,7 +88,8 @@ constexpr unsigned kDropoutThreads = 256;
 template <typename T>
 __global__ void __launch_bounds__(kDropoutThreads)
     dropoutKernel(Columns<const T> x, Columns<T> y, Index rows, Index size, std::uint64_t seed, std::uint64_t stream,
-                  std::uint32_t threshold, float factor, bool accumulate) {
+                  const std::uint64_t* streamBase, std::uint32_t threshold, float factor, bool accumulate) {
+  if (streamBase) stream += *streamBase;
   const Index step = Index{gridDim.x} * blockDim.x * 4;
   for (Index first = (Index{blockIdx.x} * blockDim.x + threadIdx.x) * 4; first < size; first += step) {
     const Words words = philox(static_cast<std::uint64_t>(first) / 4, stream, seed);
@@ -130,7 +131,7 @@ void broadcast(const ConstDenseView& value, float alpha, const DenseView& y, boo
 
 void dropout(const Dropout& op, Context& context) {
   assert(op.p >= 0 && op.p < 1 && "dropout: expected a probability in [0, 1)");
-  if (context.isCapturing())
+  if (context.isCapturing() && !op.streamBase)
     throw std::logic_error("dropout inside a graph capture: every replay would drop the same entries");
   const Walk walk({op.x, asConst(op.y)});
   if (walk.empty()) return;
@@ -141,7 +142,7 @@ void dropout(const Dropout& op, Context& context) {
   dispatchDeviceScalar(walk.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch("dropout", dropoutKernel<T>, shape, context, Columns<const T>(op.x), Columns<T>(op.y), walk.rows, size,
-           op.seed, op.stream, threshold, factor, op.accumulate);
+           op.seed, op.stream, op.streamBase, threshold, factor, op.accumulate);
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// A whole training step of a decoder as a CUDA graph: forward, backward, clipping, update. Replays with other tokens
-// and other learning rates give the bits of the steps that were not captured.
+// A whole training step of a decoder as a CUDA graph: forward, dropout among it, backward, clipping, update. Replays with
+// other tokens, masks and learning rates give the bits of the steps that were not captured.
 #define BOOST_TEST_MODULE GraphStep
 #include <boost/test/unit_test.hpp>
 
@@ -66,7 +66,9 @@ struct Decoder {
     const Var key = ad::rope(ad::linear(k, h), rope, in(inputs.positions));
     x = x + ad::linear(o, ad::causalAttention(query, key, ad::linear(v, h), {4, 2, 8}, in(inputs.offsets)));
     const Var up = ad::linear(gate, ad::rmsNorm(x, gain));
-    x = x + ad::loraLinear(down, a, b, ad::swiglu(up, up), {2, 0});
+    x = x + ad::loraLinear(down, a, b, ad::swiglu(up, up), {2, 0.25});
+    const Var dropped = ad::dropout(x, 0.1);
+    x = tape.checkpoint([dropped] { return ad::dropout(dropped, 0.1); });
     return ad::crossEntropy(ad::linear(head, x), in(inputs.targets));
   }
 
@@ -125,6 +127,7 @@ BOOST_AUTO_TEST_CASE(replaysAreStepsToTheBit) {
     const float expected = eager.step(inputs).item();
     prepare(replayed, step);
     replayed.optimizer.prepareReplay();
+    replayed.tape.prepareReplay();
     graph.replay();
     BOOST_TEST(loss.item() == expected, "step " << step << ": loss " << loss.item() << ", eager " << expected);
   }
@@ -145,12 +148,12 @@ BOOST_AUTO_TEST_CASE(whatAReplayWouldRepeatWronglyIsRefused) {
   const gpu::ContextGuard guard(context);
   Parameter p(randomMatrix<float>(8, 8, 1));
   ad::Tape<float, Device> tape;
-  const auto x = tape.constant(randomMatrix<float>(8, 8, 2));
-  tape.backward(tape.parameter(p), randomMatrix<float>(8, 8, 3));
+  tape.backward(tape.parameter(p), randomMatrix<float>(8, 8, 2));
+  const auto dropped = ad::sum(ad::dropout(tape.parameter(p), 0.5));  // its mask is that of no replay
   ad::Sgd<float, Device> sgd({&p});
   ad::AdamW8bitOn<Device> adam({&p});
   context.synchronize();
-  refusedInACapture<std::logic_error>(context, [&] { ad::dropout(x, 0.5); });
+  refusedInACapture<std::logic_error>(context, [&] { tape.backward(dropped); });
   refusedInACapture<std::logic_error>(context, [&] { sgd.step(); });
   refusedInACapture<std::logic_error>(context, [&] { adam.step(); });
 }

@@ -29,6 +29,8 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> coun
 struct RandomStream {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;  // one for each random op
+  /** In a graph capture on a device: added to stream by each replay. Null otherwise. */
+  const std::uint64_t* base = nullptr;
 
   /** Words 4·block … 4·block + 3 of the stream. */
   std::array<std::uint32_t, 4> operator()(std::uint64_t block) const {
@@ -39,6 +41,18 @@ struct RandomStream {
   static std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
   static std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
 };
+
+namespace internal {
+/** Gives other random streams to each replay of a graph. There are no graphs on the host. */
+template <typename Place>
+class RandomReplay {
+ public:
+  template <typename Memory>
+  void follow(RandomStream&, const Memory&) {}
+  template <typename Memory>
+  void prepare(RandomStream&, const Memory&) {}
+};
+}  // namespace internal
 
 }  // namespace ad
 }  // namespace EigenQ

@@ -167,10 +167,14 @@ class Tape {
   /** Restarts the random streams: dropout masks depend on the seed and on the number of random ops since. */
   void setSeed(std::uint64_t seed) { m_random = {seed, 0}; }
   RandomStream nextRandomStream() {
-    const RandomStream stream = m_random;
+    const RandomStream stream = randomStreams();
     ++m_random.stream;
     return stream;
   }
+  /** On a device, before each replay of a graph in which ops of this tape were captured: gives its random ops the
+   * streams that they would have if they ran now for the first time. The capture itself takes none. Of several
+   * captures, the last counts. */
+  void prepareReplay() { m_randomReplay.prepare(m_random, m_memory); }
 
   /** What NoGradGuard sets. */
   bool gradEnabled() const { return m_gradEnabled; }
@@ -241,6 +245,10 @@ class Tape {
   void walk(std::size_t last, std::size_t first = 0);
   template <typename Run>
   void replay(const Run& run, const RandomStream& random, std::size_t result);
+  const RandomStream& randomStreams() {
+    m_randomReplay.follow(m_random, m_memory);
+    return m_random;
+  }
   void destroyPayloads(std::size_t first = 0);
 
   std::vector<Node> m_nodes;
@@ -248,7 +256,8 @@ class Tape {
   std::vector<Read> m_reads;                       // in the order of their nodes
   typename Place::Memory m_memory;
   Matrix m_one = m_memory.template one<Scalar>();  // dloss/dloss
-  RandomStream m_random;
+  RandomStream m_random;                           // that of the next random op
+  internal::RandomReplay<Place> m_randomReplay;
   std::uint32_t m_generation = 0;  // of the nodes to come: another one whenever nodes are forgotten
   std::uint32_t m_cleared = 0;     // the first generation since clear()
   int m_segments = 0;              // open ones

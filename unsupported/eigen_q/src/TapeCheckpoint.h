@@ -23,7 +23,7 @@ class Segment {
         m_first(tape.m_nodes.size()),
         m_reads(tape.m_reads.size()),
         m_values(tape.m_memory.valuesMark()),
-        m_random(tape.m_random),
+        m_random(tape.randomStreams()),
         m_forwardOnly(tape.m_forwardOnly, forwardOnly),
         m_inBackward(tape.m_inBackward, false),
         m_open(tape.m_segments, tape.m_segments + 1) {}
@@ -47,7 +47,7 @@ class Segment {
   std::size_t first() const { return m_first; }
 
   /** The streams stay where they are now. */
-  void keepRandomStreams() { m_random = m_tape.m_random; }
+  void keepRandomStreams() { m_random = m_tape.randomStreams(); }
 
   /** \returns a node with the value of \a y: the one to append after the segment's end. What it needs stays: rounded
    * parameters, and which parameters were read. */
@@ -110,7 +110,7 @@ template <typename Scalar, typename Place>
 template <typename Run>
 Var<Scalar, Place> Tape<Scalar, Place>::checkpoint(Run run) {
   if (m_inBackward) throw std::logic_error("Tape::checkpoint: called inside a pullback");
-  const RandomStream random = m_random;
+  const RandomStream random = randomStreams();
   Node result;
   {
     internal::Segment<Scalar, Place> segment(*this, /*forwardOnly=*/true);

@@ -3,6 +3,7 @@
 #define EIGENQ_GPU_CONTEXT_H
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "../DeviceSupport.h"
@@ -58,7 +59,9 @@ class Context {
   const DeviceProperties& properties() const;
   int multiprocessors() const;
   /** Whether the stream is being captured in a graph: what is queued then runs at every replay, and not now. */
-  bool isCapturing() const;
+  bool isCapturing() const { return captureId() != 0; }
+  /** The number of that capture, which no other of the process has; 0 outside of captures. */
+  std::uint64_t captureId() const;
 
   /** Waits until everything queued has run. Throws CudaError where a kernel has failed. */
   void synchronize();

@@ -61,13 +61,15 @@ void scaleBy(const ConstDenseView& x, const ConstDenseView& factor, float alpha,
 void broadcast(const ConstDenseView& value, float alpha, const DenseView& y, bool accumulate, Context& context);
 
 /** y (+)= mask ∘ x/(1 - p); the same function forward and backward. The mask is that of the host's RandomStream{seed,
- * stream}: the k-th word of the stream belongs to the k-th entry in column-major order. 0 ≤ p < 1. x may be y. */
+ * stream}: the k-th word of the stream belongs to the k-th entry in column-major order. 0 ≤ p < 1. x may be y.
+ * Throws std::logic_error inside a graph capture without a streamBase: all replays would drop the same entries. */
 struct Dropout {
   ConstDenseView x;
   DenseView y;
   double p = 0;
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;
+  const std::uint64_t* streamBase = nullptr;  // in device memory: added to stream; null: nothing is
   bool accumulate = false;
 };
 void dropout(const Dropout& op, Context& context);

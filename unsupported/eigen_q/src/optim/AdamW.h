@@ -50,6 +50,10 @@ template <typename Place>
 struct AdamWReplay {
   explicit AdamWReplay(std::size_t) {}
   static bool isCapturing() { return false; }
+  static std::vector<std::size_t> captured() { return {}; }
+  template <typename Rates, typename Value>
+  static void set(std::size_t, const Rates&, const Value&) {}
+  static void send() {}
 };
 
 /** One parameter's step. */

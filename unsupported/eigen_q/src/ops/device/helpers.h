@@ -137,6 +137,7 @@ struct OpsOn<Device> {
     op.p = p;
     op.seed = stream.seed;
     op.stream = stream.stream;
+    op.streamBase = stream.base;
     op.accumulate = y.accumulate;
     gpu::internal::dropout(op, context);
   }
