@@ -6,8 +6,7 @@
 //
 // Traffic  Adam: 2 B of codes in and out, 4 B of gradient, 4 B of parameter in and out: 16 B a value.
 // Work     the two searches for the nearest of 256 levels, 8 dependent lookups each, and three divisions; a lane's
-// eight
-//          values hide each other's latency.
+//          eight values hide each other's latency.
 // Shape    persistent blocks, since each makes the tables: levels and thresholds of both maps, 4 KB of shared memory.
 #include <eigen_q/src/FourBit.h>
 #include <eigen_q/src/ScalarConvert.h>
@@ -103,12 +102,12 @@ __device__ __forceinline__ void forEachBlock(Index size, Update update) {
 }
 
 __global__ void __launch_bounds__(kLevelThreads)
-    stepAdam(const AdamStep s, const float* gradScaleAt, const __grid_constant__ ByteLevels signedMap,
+    stepAdam(AdamStep s, const StepInputs inputs, const __grid_constant__ ByteLevels signedMap,
              const __grid_constant__ ByteLevels unsignedMap, bool aligned) {
   __shared__ ByteTables tables1, tables2;
   makeByteTables(signedMap.value, tables1);
   makeByteTables(unsignedMap.value, tables2);
-  const float gradScale = scaleOfGradients(s.gradScale, gradScaleAt);
+  takeInputs(inputs, s);
   forEachBlock(s.size, [&](const LanePart& part) {
     float g[kEight], w[kEight], m[kEight], v[kEight];
     load(s.gradient, part, aligned, g);
@@ -116,7 +115,7 @@ __global__ void __launch_bounds__(kLevelThreads)
     decode(s.m, part, tables1, aligned, m);
     decode(s.v, part, tables2, aligned, v);
 #pragma unroll
-    for (int k = 0; k < kEight; ++k) updateAdam(s, gradScale * g[k], m[k], v[k], w[k]);
+    for (int k = 0; k < kEight; ++k) updateAdam(s, s.gradScale * g[k], m[k], v[k], w[k]);
     store(w, part, aligned, s.parameter);
     encode<true>(m, part, tables1, aligned, s.m);
     encode<false>(v, part, tables2, aligned, s.v);
@@ -124,17 +123,17 @@ __global__ void __launch_bounds__(kLevelThreads)
 }
 
 __global__ void __launch_bounds__(kLevelThreads)
-    stepLion(const LionStep s, const float* gradScaleAt, const __grid_constant__ ByteLevels signedMap, bool aligned) {
+    stepLion(LionStep s, const StepInputs inputs, const __grid_constant__ ByteLevels signedMap, bool aligned) {
   __shared__ ByteTables tables;
   makeByteTables(signedMap.value, tables);
-  const float gradScale = scaleOfGradients(s.gradScale, gradScaleAt);
+  takeInputs(inputs, s);
   forEachBlock(s.size, [&](const LanePart& part) {
     float g[kEight], w[kEight], m[kEight];
     load(s.gradient, part, aligned, g);
     load(s.parameter, part, aligned, w);
     decode(s.m, part, tables, aligned, m);
 #pragma unroll
-    for (int k = 0; k < kEight; ++k) updateLion(s, gradScale * g[k], m[k], w[k]);
+    for (int k = 0; k < kEight; ++k) updateLion(s, s.gradScale * g[k], m[k], w[k]);
     store(w, part, aligned, s.parameter);
     encode<true>(m, part, tables, aligned, s.m);
   });
@@ -154,18 +153,18 @@ bool isAlignedStep(const Step& s) {
 
 }  // namespace
 
-void runAdam(const AdamStep& s, const float* gradScaleAt, Context& context) {
+void runAdam(const AdamStep& s, const StepInputs& inputs, Context& context) {
   if (s.size == 0) return;
-  if (!s.m.codes) return runAdamOfFloats(s, gradScaleAt, context);
-  launch("stepAdam", stepAdam, shapeOf(s.size, context), context, s, gradScaleAt,
+  if (!s.m.codes) return runAdamOfFloats(s, inputs, context);
+  launch("stepAdam", stepAdam, shapeOf(s.size, context), context, s, inputs,
          byteLevels(EigenQ::internal::signedDynamicMap()), byteLevels(EigenQ::internal::unsignedDynamicMap()),
          isAlignedStep(s) && isAligned(s.v.codes, 8));
 }
 
-void runLion(const LionStep& s, const float* gradScaleAt, Context& context) {
+void runLion(const LionStep& s, const StepInputs& inputs, Context& context) {
   if (s.size == 0) return;
-  if (!s.m.codes) return runLionOfFloats(s, gradScaleAt, context);
-  launch("stepLion", stepLion, shapeOf(s.size, context), context, s, gradScaleAt,
+  if (!s.m.codes) return runLionOfFloats(s, inputs, context);
+  launch("stepLion", stepLion, shapeOf(s.size, context), context, s, inputs,
          byteLevels(EigenQ::internal::signedDynamicMap()), isAlignedStep(s));
 }
 

@@ -14,44 +14,44 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-/** \tparam Rule  has step and update(gradScale, i) */
+/** \tparam Rule  has step and update(i) */
 template <typename Rule>
-__global__ void __launch_bounds__(kThreads) updateValues(const Rule rule, const float* gradScaleAt) {
-  const float gradScale = scaleOfGradients(rule.step.gradScale, gradScaleAt);
+__global__ void __launch_bounds__(kThreads) updateValues(Rule rule, const StepInputs inputs) {
+  takeInputs(inputs, rule.step);
   const Index stride = static_cast<Index>(gridDim.x) * kThreads;
   for (Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x; i < rule.step.size; i += stride)
-    rule.update(gradScale, i);
+    rule.update(i);
 }
 
 template <typename Rule>
-void runRule(const char* name, const Rule& rule, const float* gradScaleAt, Context& context) {
+void runRule(const char* name, const Rule& rule, const StepInputs& inputs, Context& context) {
   if (rule.step.size == 0) return;
   const Index blocks = std::min<Index>((rule.step.size + kThreads - 1) / kThreads, Index{1} << 30);
-  launch(name, updateValues<Rule>, {static_cast<unsigned>(blocks), kThreads}, context, rule, gradScaleAt);
+  launch(name, updateValues<Rule>, {static_cast<unsigned>(blocks), kThreads}, context, rule, inputs);
 }
 
 struct AdamRule {
   AdamStep step;
 
-  __device__ __forceinline__ void update(float gradScale, Index i) const {
-    updateAdam(step, gradScale * step.gradient[i], step.m.values[i], step.v.values[i], step.parameter[i]);
+  __device__ __forceinline__ void update(Index i) const {
+    updateAdam(step, step.gradScale * step.gradient[i], step.m.values[i], step.v.values[i], step.parameter[i]);
   }
 };
 
 struct LionRule {
   LionStep step;
 
-  __device__ __forceinline__ void update(float gradScale, Index i) const {
-    updateLion(step, gradScale * step.gradient[i], step.m.values[i], step.parameter[i]);
+  __device__ __forceinline__ void update(Index i) const {
+    updateLion(step, step.gradScale * step.gradient[i], step.m.values[i], step.parameter[i]);
   }
 };
 
 struct SgdRule {
   SgdStep step;
 
-  __device__ __forceinline__ void update(float gradScale, Index i) const {
+  __device__ __forceinline__ void update(Index i) const {
     const float w = step.parameter[i];
-    float g = gradScale * step.gradient[i] + step.decay * w;
+    float g = step.gradScale * step.gradient[i] + step.decay * w;
     if (step.momentumBuffer) step.momentumBuffer[i] = g = step.momentum * step.momentumBuffer[i] + g;
     step.parameter[i] = w - step.rate * g;
   }
@@ -60,24 +60,23 @@ struct SgdRule {
 struct AdamWRule {
   AdamWStep step;
 
-  __device__ __forceinline__ void update(float gradScale, Index i) const {
+  __device__ __forceinline__ void update(Index i) const {
     const AdamWStep& s = step;
-    const AdamWRates r = s.ratesAt ? *s.ratesAt : s.rates;
-    const float g = gradScale * s.gradient[i];
+    const float g = s.gradScale * s.gradient[i];
     const float m = s.beta1 * s.m[i] + (1 - s.beta1) * g;
     const float v = s.beta2 * s.v[i] + (1 - s.beta2) * (g * g);
     s.m[i] = m;
     s.v[i] = v;
-    s.parameter[i] = r.keep * s.parameter[i] - r.rate * m / (sqrtf(v) * r.unbias2 + s.eps);
+    s.parameter[i] = s.keep * s.parameter[i] - s.rate * m / (sqrtf(v) * s.unbias2 + s.eps);
   }
 };
 
 struct PlainLionRule {
   LionStep step;
 
-  __device__ __forceinline__ void update(float gradScale, Index i) const {
+  __device__ __forceinline__ void update(Index i) const {
     const LionStep& s = step;
-    const float g = gradScale * s.gradient[i], m = s.m.values[i];
+    const float g = s.gradScale * s.gradient[i], m = s.m.values[i];
     s.parameter[i] = s.keep * s.parameter[i] - s.rate * signOf(s.beta1 * m + (1 - s.beta1) * g);
     s.m.values[i] = s.beta2 * m + (1 - s.beta2) * g;
   }
@@ -102,20 +101,20 @@ __global__ void computeClipFactor(const double* sumOfSquares, double maxNorm, fl
 
 }  // namespace
 
-void runAdamOfFloats(const AdamStep& step, const float* gradScaleAt, Context& context) {
-  runRule("runAdam", AdamRule{step}, gradScaleAt, context);
+void runAdamOfFloats(const AdamStep& step, const StepInputs& inputs, Context& context) {
+  runRule("runAdam", AdamRule{step}, inputs, context);
 }
-void runLionOfFloats(const LionStep& step, const float* gradScaleAt, Context& context) {
-  runRule("runLion", LionRule{step}, gradScaleAt, context);
+void runLionOfFloats(const LionStep& step, const StepInputs& inputs, Context& context) {
+  runRule("runLion", LionRule{step}, inputs, context);
 }
-void runSgd(const SgdStep& step, const float* gradScaleAt, Context& context) {
-  runRule("runSgd", SgdRule{step}, gradScaleAt, context);
+void runSgd(const SgdStep& step, const StepInputs& inputs, Context& context) {
+  runRule("runSgd", SgdRule{step}, inputs, context);
 }
-void runAdamW(const AdamWStep& step, const float* gradScaleAt, Context& context) {
-  runRule("runAdamW", AdamWRule{step}, gradScaleAt, context);
+void runAdamW(const AdamWStep& step, const StepInputs& inputs, Context& context) {
+  runRule("runAdamW", AdamWRule{step}, inputs, context);
 }
-void runPlainLion(const LionStep& step, const float* gradScaleAt, Context& context) {
-  runRule("runPlainLion", PlainLionRule{step}, gradScaleAt, context);
+void runPlainLion(const LionStep& step, const StepInputs& inputs, Context& context) {
+  runRule("runPlainLion", PlainLionRule{step}, inputs, context);
 }
 
 void addSumOfSquares(const float* values, Index count, double* sum, Context& context) {

@@ -14,11 +14,22 @@ namespace gpu {
 namespace internal {
 
 /** runAdam and runLion where the moments are floats. */
-void runAdamOfFloats(const AdamStep& step, const float* gradScaleAt, Context& context);
-void runLionOfFloats(const LionStep& step, const float* gradScaleAt, Context& context);
+void runAdamOfFloats(const AdamStep& step, const StepInputs& inputs, Context& context);
+void runLionOfFloats(const LionStep& step, const StepInputs& inputs, Context& context);
 
-__device__ __forceinline__ float scaleOfGradients(float gradScale, const float* gradScaleAt) {
-  return gradScaleAt ? gradScale * *gradScaleAt : gradScale;
+__device__ __forceinline__ void setRates(const StepRates& r, AdamStep& s) {
+  s.rate = r.rate, s.keep = r.keep, s.eps = r.correction;
+}
+__device__ __forceinline__ void setRates(const StepRates& r, AdamWStep& s) {
+  s.rate = r.rate, s.keep = r.keep, s.unbias2 = r.correction;
+}
+__device__ __forceinline__ void setRates(const StepRates& r, LionStep& s) { s.rate = r.rate, s.keep = r.keep; }
+__device__ __forceinline__ void setRates(const StepRates& r, SgdStep& s) { s.rate = r.rate; }
+
+template <typename Step>
+__device__ __forceinline__ void takeInputs(const StepInputs& inputs, Step& step) {
+  if (inputs.gradScale) step.gradScale *= *inputs.gradScale;
+  if (inputs.rates) setRates(*inputs.rates, step);
 }
 
 /** Subnormal results become zeros of their sign. */

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-// A whole training step of a decoder as a CUDA graph: forward, dropout among it, backward, clipping, update. Replays with
-// other tokens, masks and learning rates give the bits of the steps that were not captured.
+// A whole training step of a decoder as a CUDA graph: forward, dropout among it, backward, clipping, update. Replays
+// with other tokens, masks and learning rates give the bits of the steps that were not captured.
 #define BOOST_TEST_MODULE GraphStep
+#include <boost/test/data/monomorphic.hpp>
+#include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include <cstring>
+#include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -46,6 +50,30 @@ struct Inputs {
 };
 gpu::DeviceView<const int> in(const gpu::DeviceMatrix<int>& m) { return m.view(); }
 
+using MakeOptimizer = std::unique_ptr<ad::Optimizer<float, Device>> (*)(const std::vector<Parameter*>&);
+
+template <typename Optimizer, typename Options>
+std::unique_ptr<ad::Optimizer<float, Device>> make(const std::vector<Parameter*>& parameters, const Options& options) {
+  return std::make_unique<Optimizer>(parameters, options);
+}
+
+struct Learner {
+  const char* name;
+  double rate;
+  MakeOptimizer make;
+};
+const Learner kLearners[] = {
+    {"AdamW", 0.02, [](const auto& p) { return make<ad::AdamW<float, Device>>(p, ad::AdamWOptions{}); }},
+    {"AdamW8bit", 0.02, [](const auto& p) { return make<ad::AdamW8bitOn<Device>>(p, ad::AdamWOptions{}); }},
+    {"Lion", 0.003, [](const auto& p) { return make<ad::Lion<float, Device>>(p, ad::LionOptions{}); }},
+    {"Lion8bit", 0.003, [](const auto& p) { return make<ad::Lion8bitOn<Device>>(p, ad::LionOptions{}); }},
+    {"Sgd", 0.1,
+     [](const auto& p) {
+       return make<ad::Sgd<float, Device>>(p, ad::SgdOptions{0.1, 0.9, 0.01});
+     }},
+};
+std::ostream& operator<<(std::ostream& out, const Learner& learner) { return out << learner.name; }
+
 /** A block of a Llama-style decoder: dense attention, a feed-forward part through frozen NF4 with an adapter. */
 struct Decoder {
   Parameter table{randomMatrix<float>(kDim, kVocabulary, 1)}, gain{MatrixXf::Ones(kDim, 1)};
@@ -57,7 +85,10 @@ struct Decoder {
   gpu::NF4Matrix down = gpu::NF4Matrix::fromHost(NF4Matrix(randomMatrix<float>(kDim, kHidden, 9)));
   ad::RopeTable<float, Device> rope{8, 12};
   ad::Tape<float, Device> tape;
-  ad::AdamW<float, Device> optimizer{{&table, &gain, &q, &k, &v, &o, &a, &b, &head}, {0.01}};
+  std::vector<Parameter*> parameters{&table, &gain, &q, &k, &v, &o, &a, &b, &head};
+  std::unique_ptr<ad::Optimizer<float, Device>> optimizer;
+
+  explicit Decoder(const MakeOptimizer& make) : optimizer(make(parameters)) {}
 
   Var loss(const Inputs& inputs) {
     Var x = ad::embedding(tape, table, in(inputs.ids));
@@ -74,11 +105,11 @@ struct Decoder {
 
   Var step(const Inputs& inputs) {
     tape.clear();
-    optimizer.zeroGrad();
+    optimizer->zeroGrad();
     const Var l = loss(inputs);
     tape.backward(l);
-    ad::clipGradNorm(optimizer.parameters(), 1);
-    optimizer.step();
+    ad::clipGradNorm(optimizer->parameters(), 1);
+    optimizer->step();
     return l;
   }
 };
@@ -102,16 +133,16 @@ void refusedInACapture(gpu::Context& context, const Queue& queue) {
 
 BOOST_AUTO_TEST_SUITE(graphs, *needsDevice())
 
-BOOST_AUTO_TEST_CASE(replaysAreStepsToTheBit) {
+BOOST_DATA_TEST_CASE(replaysAreStepsToTheBit, boost::unit_test::data::make(kLearners), learner) {
   constexpr int kWarm = 3, kSteps = 12;
-  const auto rate = ad::Schedule::cosine(0.02, kSteps, 4);
+  const auto rate = ad::Schedule::cosine(learner.rate, kSteps, 4);
   gpu::Context context;
   const gpu::ContextGuard guard(context);
   Inputs inputs;
-  Decoder eager, replayed;
+  Decoder eager(learner.make), replayed(learner.make);
   const auto prepare = [&](Decoder& decoder, int step) {
     inputs.set(step);
-    decoder.optimizer.setLearningRate(rate(step));
+    decoder.optimizer->setLearningRate(rate(step));
   };
   for (int step = 0; step < kWarm; ++step)  // memory, plans, kernels
     for (Decoder* decoder : {&eager, &replayed}) {
@@ -121,20 +152,18 @@ BOOST_AUTO_TEST_CASE(replaysAreStepsToTheBit) {
 
   Var loss;
   Graph graph(context, [&] { loss = replayed.step(inputs); });
-  BOOST_TEST(replayed.optimizer.state().steps == eager.optimizer.state().steps, "a capture is no step");
   for (int step = kWarm; step < kSteps; ++step) {
     prepare(eager, step);
     const float expected = eager.step(inputs).item();
     prepare(replayed, step);
-    replayed.optimizer.prepareReplay();
+    replayed.optimizer->prepareReplay();
     replayed.tape.prepareReplay();
     graph.replay();
     BOOST_TEST(loss.item() == expected, "step " << step << ": loss " << loss.item() << ", eager " << expected);
   }
-  BOOST_TEST(replayed.optimizer.state().steps == eager.optimizer.state().steps, boost::test_tools::per_element());
-  for (std::size_t i = 0; i < eager.optimizer.parameters().size(); ++i) {
-    const MatrixXf x = eager.optimizer.parameters()[i]->value().toHost();
-    const MatrixXf y = replayed.optimizer.parameters()[i]->value().toHost();
+  for (std::size_t i = 0; i < eager.parameters.size(); ++i) {
+    const MatrixXf x = eager.parameters[i]->value().toHost();
+    const MatrixXf y = replayed.parameters[i]->value().toHost();
     BOOST_TEST(sameBits(x, y), "parameter " << i << " differs by " << (x - y).cwiseAbs().maxCoeff());
   }
   // And back: an eager step after the replays is the next one.
@@ -148,14 +177,9 @@ BOOST_AUTO_TEST_CASE(whatAReplayWouldRepeatWronglyIsRefused) {
   const gpu::ContextGuard guard(context);
   Parameter p(randomMatrix<float>(8, 8, 1));
   ad::Tape<float, Device> tape;
-  tape.backward(tape.parameter(p), randomMatrix<float>(8, 8, 2));
   const auto dropped = ad::sum(ad::dropout(tape.parameter(p), 0.5));  // its mask is that of no replay
-  ad::Sgd<float, Device> sgd({&p});
-  ad::AdamW8bitOn<Device> adam({&p});
   context.synchronize();
   refusedInACapture<std::logic_error>(context, [&] { tape.backward(dropped); });
-  refusedInACapture<std::logic_error>(context, [&] { sgd.step(); });
-  refusedInACapture<std::logic_error>(context, [&] { adam.step(); });
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -129,7 +129,7 @@ void compareSteps(const char* name, Make make, RunHost runHost, RunDevice runDev
             step.gradScale = 1.7f;
             step.gradient = deviceG.data() + shift;
             setPointers(step, device, host);
-            runDevice(step, atDevice != 0 ? scaleAt.data() : nullptr, context);
+            runDevice(step, {atDevice != 0 ? scaleAt.data() : nullptr, nullptr}, context);
             if (atDevice != 0) step.gradScale = roundedProduct(step.gradScale, atDevice);
             step.gradient = g.data() + shift;
             setPointers(step, host, host);
@@ -176,7 +176,7 @@ BOOST_AUTO_TEST_CASE(sgdFollowsItsFormula, *needsDevice()) {
       gpu::internal::SgdStep s;
       s.size = n, s.parameter = w.data(), s.gradient = g.data(), s.momentumBuffer = hasMomentum ? b.data() : nullptr;
       s.gradScale = 0.3f, s.rate = 0.07f, s.momentum = 0.9f, s.decay = 0.013f;
-      gpu::internal::runSgd(s, nullptr, context);
+      gpu::internal::runSgd(s, {}, context);
       for (std::size_t i = 0; i < p.w.size(); ++i) {
         float step = roundedProduct(s.gradScale, p.g[i]) + roundedProduct(s.decay, p.w[i]);
         if (hasMomentum) p.m[i] = step = roundedProduct(s.momentum, p.m[i]) + step;
@@ -195,19 +195,20 @@ BOOST_AUTO_TEST_CASE(adamWFollowsItsFormula, *needsDevice()) {
     gpu::internal::AdamWStep s;
     s.size = n, s.parameter = w.data(), s.gradient = g.data(), s.m = m.data(), s.v = v.data();
     s.gradScale = 0.3f, s.beta1 = 0.9f, s.beta2 = 0.999f, s.eps = 1e-8f;
-    const gpu::internal::AdamWRates r = {0.01f, 1.7f, 0.99f};
-    DeviceArray<float> onDevice(std::vector<float>{r.rate, r.unbias2, r.keep});
+    const internal::StepRates r = {0.01f, 0.99f, 1.7f};
+    DeviceArray<float> onDevice(std::vector<float>{r.rate, r.keep, r.correction});
     // Rates with the step, and on the device in their stead.
+    gpu::internal::StepInputs inputs;
     if (n % 2 == 0)
-      s.rates = r;
+      s.rate = r.rate, s.keep = r.keep, s.unbias2 = r.correction;
     else
-      s.ratesAt = reinterpret_cast<const gpu::internal::AdamWRates*>(onDevice.data());
-    gpu::internal::runAdamW(s, nullptr, context);
+      inputs.rates = reinterpret_cast<const internal::StepRates*>(onDevice.data());
+    gpu::internal::runAdamW(s, inputs, context);
     for (std::size_t i = 0; i < p.w.size(); ++i) {
       const float gi = roundedProduct(s.gradScale, p.g[i]);
       p.m[i] = roundedProduct(s.beta1, p.m[i]) + roundedProduct(1 - s.beta1, gi);
       p.v[i] = roundedProduct(s.beta2, p.v[i]) + roundedProduct(1 - s.beta2, roundedProduct(gi, gi));
-      const float denominator = roundedProduct(std::sqrt(p.v[i]), r.unbias2) + s.eps;
+      const float denominator = roundedProduct(std::sqrt(p.v[i]), r.correction) + s.eps;
       p.w[i] = roundedProduct(r.keep, p.w[i]) - roundedProduct(r.rate, p.m[i]) / denominator;
     }
     BOOST_TEST(agree(w.toHost(context), p.w, "adamW of " + std::to_string(n) + ", parameter"));
@@ -224,7 +225,7 @@ BOOST_AUTO_TEST_CASE(plainLionFollowsItsFormula, *needsDevice()) {
     DeviceArray<float> w(p.w), g(p.g), m(p.m);
     LionStep s = lionStep(1);
     s.size = n, s.parameter = w.data(), s.gradient = g.data(), s.m.values = m.data(), s.gradScale = 0.3f;
-    gpu::internal::runPlainLion(s, nullptr, context);
+    gpu::internal::runPlainLion(s, {}, context);
     for (std::size_t i = 0; i < p.w.size(); ++i) {
       const float gi = roundedProduct(s.gradScale, p.g[i]);
       const float d = roundedProduct(s.beta1, p.m[i]) + roundedProduct(1 - s.beta1, gi);

@@ -325,7 +325,7 @@ class CudaBackend : public Backend {
     onDevice.gradient = gradient.data();
     onDevice.m = m.view();
     onDevice.v = v.view();
-    gpu::internal::runAdam(onDevice, nullptr, m_context);
+    gpu::internal::runAdam(onDevice, {}, m_context);
     const std::vector<float> updated = parameter.toHost(m_context);
     std::copy(updated.begin(), updated.end(), step.parameter);
     m.toHost(m_context);

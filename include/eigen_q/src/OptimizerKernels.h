@@ -28,6 +28,13 @@ struct MomentView {
   }
 };
 
+/** What changes from one step of an optimiser to the next. */
+struct StepRates {
+  float rate = 0;
+  float keep = 1;        // what decay leaves of a parameter
+  float correction = 0;  // of Adam's bias: the eps of an AdamStep, the unbias2 of a gpu::internal::AdamWStep
+};
+
 /** For each value, with g = gradScale·gradient, every operation in float:
  *   m ← fma(1 - β₁, g, r(β₁m)),  v ← fma(r((1 - β₂)g), g, r(β₂v)),  w ← r(keep·fma(-rate, r(m/r(√v + eps)), w)).
  * An m or v below FLT_MIN counts as zero of its sign. Where m or v is not finite, w stays and m and v restart at 0.

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // The steps of optimisers on the device. Every pointer is a device pointer, also inside the steps; work is queued on
 // the context's stream and nothing waits for it.
-//
-// \a gradScaleAt, where it is not null, is read on the device and multiplies the step's own gradScale, rounded once: a
-// clipping factor computed there needs no synchronisation.
 #ifndef EIGENQ_GPU_OPTIMIZERKERNELS_H
 #define EIGENQ_GPU_OPTIMIZERKERNELS_H
 
@@ -16,10 +13,17 @@ namespace internal {
 
 using EigenQ::internal::AdamStep;
 using EigenQ::internal::LionStep;
+using EigenQ::internal::StepRates;
+
+/** What a step reads on the device when it runs; null: what it was given. */
+struct StepInputs {
+  const float* gradScale = nullptr;  // multiplies the step's, rounded once: a clipping factor computed there
+  const StepRates* rates = nullptr;  // instead of the step's: each replay of a graph has its own
+};
 
 /** The same bits as on the host, with moments of 8 bits or float. */
-void runAdam(const AdamStep& step, const float* gradScaleAt, Context& context);
-void runLion(const LionStep& step, const float* gradScaleAt, Context& context);
+void runAdam(const AdamStep& step, const StepInputs& inputs, Context& context);
+void runLion(const LionStep& step, const StepInputs& inputs, Context& context);
 
 /** For each value, every operation in float and rounded by itself, in the order of the tape's Sgd:
  *   g ← gradScale·gradient + decay·w,  b ← momentum·b + g,  w ← w - rate·b;  without b: w ← w - rate·g. */
@@ -33,14 +37,7 @@ struct SgdStep {
   float momentum = 0;
   float decay = 0;
 };
-void runSgd(const SgdStep& step, const float* gradScaleAt, Context& context);
-
-/** What changes from one step of AdamW to the next. */
-struct AdamWRates {
-  float rate = 0;     // learning rate/(1 - β₁ᵗ)
-  float unbias2 = 1;  // 1/√(1 - β₂ᵗ)
-  float keep = 1;     // 1 - learning rate·decay
-};
+void runSgd(const SgdStep& step, const StepInputs& inputs, Context& context);
 
 /** For each value, every operation in float and rounded by itself, in the order of the tape's AdamW:
  *   g ← gradScale·gradient,  m ← β₁m + (1 - β₁)g,  v ← β₂v + (1 - β₂)g²,
@@ -54,17 +51,17 @@ struct AdamWStep {
   float gradScale = 1;
   float beta1 = 0;
   float beta2 = 0;
+  float rate = 0;  // learning rate/(1 - β₁ᵗ)
   float eps = 0;
-  AdamWRates rates;
-  const AdamWRates* ratesAt =
-      nullptr;  // where not null, read on the device instead: each replay of a graph has its own
+  float unbias2 = 1;  // 1/√(1 - β₂ᵗ)
+  float keep = 1;     // 1 - learning rate·decay
 };
-void runAdamW(const AdamWStep& step, const float* gradScaleAt, Context& context);
+void runAdamW(const AdamWStep& step, const StepInputs& inputs, Context& context);
 
 /** The tape's Lion, every operation in float and rounded by itself:
  *   w ← keep·w - rate·sign(β₁m + (1 - β₁)g),  m ← β₂m + (1 - β₂)g.
  * LionStep with a float momentum fuses and flushes as the 8-bit optimiser does; this one does not. */
-void runPlainLion(const LionStep& step, const float* gradScaleAt, Context& context);
+void runPlainLion(const LionStep& step, const StepInputs& inputs, Context& context);
 
 /** *sum += Σ values², in double by a tree that depends on \a count alone. */
 void addSumOfSquares(const float* values, Index count, double* sum, Context& context);

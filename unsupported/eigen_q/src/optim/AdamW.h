@@ -45,24 +45,13 @@ struct AdamWRates {
   Scalar beta1, beta2, step, unbias2, keep, eps;
 };
 
-/** The rates that a step inside a graph capture leaves to the replays. There are no graphs on the host. */
-template <typename Place>
-struct AdamWReplay {
-  explicit AdamWReplay(std::size_t) {}
-  static bool isCapturing() { return false; }
-  static std::vector<std::size_t> captured() { return {}; }
-  template <typename Rates, typename Value>
-  static void set(std::size_t, const Rates&, const Value&) {}
-  static void send() {}
-};
-
 /** One parameter's step. */
 template <typename Place>
 struct AdamWRule;
 template <>
 struct AdamWRule<Host> {
   template <typename Scalar>
-  static void step(const AdamWRates<Scalar>& r, AdamWReplay<Host>&, std::size_t, Scalar gradScale,
+  static void step(const AdamWRates<Scalar>& r, OptimizerReplay<Host>&, std::size_t, Scalar gradScale,
                    const Eigen::MatrixX<Scalar>& gradient, Eigen::Map<Eigen::MatrixX<Scalar>> value,
                    Eigen::MatrixX<Scalar>& first, Eigen::MatrixX<Scalar>& second) {
     auto w = value.array();
@@ -96,7 +85,7 @@ class AdamW : public Optimizer<Scalar_, Place_> {
 
   /** Throws std::invalid_argument for a negative option or a β outside [0, 1). */
   explicit AdamW(std::vector<Parameter<Scalar, Place>*> parameters, const AdamWOptions& options = {})
-      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options), m_replay(this->parameters().size()) {
+      : Optimizer<Scalar, Place>(std::move(parameters)), m_options(options) {
     internal::checkAdamOptions("AdamW", options);
     m_state.firstMoment = internal::zerosLike(this->parameters());
     m_state.secondMoment = internal::zerosLike(this->parameters());
@@ -115,27 +104,19 @@ class AdamW : public Optimizer<Scalar_, Place_> {
   double learningRate() const override { return m_options.learningRate; }
   void setLearningRate(double learningRate) override { m_options.learningRate = learningRate; }
 
-  /** On a device, before each replay of a graph in which step() was captured: counts a step and sends its rates, the
-   * learning rate among them. The capture itself counts none. The graph keeps gradScale. */
-  void prepareReplay() {
-    for (const std::size_t i : m_replay.captured())
-      m_replay.set(i, internal::AdamWRates<Scalar>(m_options, static_cast<double>(++m_state.steps[i])),
-                   this->parameters()[i]->mutableValue());
-    m_replay.send();
-  }
-
  private:
   void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
-    const std::int64_t t = m_state.steps[i] + 1;
-    if (!m_replay.isCapturing()) m_state.steps[i] = t;
-    internal::AdamWRule<Place>::step(internal::AdamWRates<Scalar>(m_options, static_cast<double>(t)), m_replay, i,
-                                     gradScale, p.grad(), p.mutableValue(), m_state.firstMoment[i],
-                                     m_state.secondMoment[i]);
+    internal::AdamWRule<Place>::step(ratesOf(this->count(m_state.steps[i])), this->replay(), i, gradScale, p.grad(),
+                                     p.mutableValue(), m_state.firstMoment[i], m_state.secondMoment[i]);
   }
+  internal::StepRates countReplay(std::size_t i) override {
+    const auto r = ratesOf(++m_state.steps[i]);
+    return {static_cast<float>(r.step), static_cast<float>(r.keep), static_cast<float>(r.unbias2)};
+  }
+  internal::AdamWRates<Scalar> ratesOf(std::int64_t t) const { return {m_options, static_cast<double>(t)}; }
 
   AdamWOptions m_options;
   State m_state;
-  internal::AdamWReplay<Place> m_replay;
 };
 
 }  // namespace ad

@@ -71,24 +71,32 @@ class AdamW8bitOn : public Optimizer<float, Place> {
 
  private:
   void update(std::size_t i, Parameter<float, Place>& p, float gradScale) override {
-    const auto t = static_cast<double>(++m_state.steps[i]);
-    // In float, step by step, as the original computes them: their roundings are part of its parameters.
-    const auto rate = static_cast<float>(m_options.learningRate), decay = static_cast<float>(m_options.weightDecay);
+    const internal::StepRates r = ratesOf(this->count(m_state.steps[i]));
     EigenQ::internal::AdamStep s;
     s.beta1 = static_cast<float>(m_options.beta1);
     s.beta2 = static_cast<float>(m_options.beta2);
-    const float unbias1 = 1 - static_cast<float>(std::pow(static_cast<double>(s.beta1), t));
-    const float unbias2 = std::sqrt(1 - static_cast<float>(std::pow(static_cast<double>(s.beta2), t)));
-    s.rate = rate * unbias2 / unbias1;
-    s.eps = static_cast<float>(m_options.eps) * unbias2;
-    s.keep = std::fma(-rate, decay, 1.0f);
+    s.rate = r.rate;
+    s.eps = r.correction;
+    s.keep = r.keep;
     s.gradScale = gradScale;
     s.size = p.size();
     s.parameter = internal::Rules8bit<Place>::writing(p.mutableValue());
     s.gradient = internal::Rules8bit<Place>::reading(p.grad());
     s.m = m_state.firstMoment[i].view();
     s.v = m_state.secondMoment[i].view();
-    internal::Rules8bit<Place>::run(s);
+    internal::Rules8bit<Place>::run(s, this->replay(), i);
+  }
+
+  internal::StepRates countReplay(std::size_t i) override { return ratesOf(++m_state.steps[i]); }
+
+  /** In float, step by step, as the original computes them: their roundings are part of its parameters. */
+  internal::StepRates ratesOf(std::int64_t step) const {
+    const auto t = static_cast<double>(step);
+    const auto rate = static_cast<float>(m_options.learningRate), decay = static_cast<float>(m_options.weightDecay);
+    const auto beta1 = static_cast<float>(m_options.beta1), beta2 = static_cast<float>(m_options.beta2);
+    const float unbias1 = 1 - static_cast<float>(std::pow(static_cast<double>(beta1), t));
+    const float unbias2 = std::sqrt(1 - static_cast<float>(std::pow(static_cast<double>(beta2), t)));
+    return {rate * unbias2 / unbias1, std::fma(-rate, decay, 1.0f), static_cast<float>(m_options.eps) * unbias2};
   }
 
   AdamWOptions m_options;

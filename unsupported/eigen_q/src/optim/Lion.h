@@ -26,14 +26,19 @@ inline void checkLionOptions(const char* name, const LionOptions& o) {
   checkOption(o.weightDecay >= 0, name, "weightDecay", o.weightDecay);
 }
 
+/** As the device's step takes them. */
+inline StepRates lionRates(const LionOptions& o) {
+  return {static_cast<float>(o.learningRate), static_cast<float>(1 - o.learningRate * o.weightDecay), 0};
+}
+
 /** One parameter's step. */
 template <typename Place>
 struct LionRule;
 template <>
 struct LionRule<Host> {
   template <typename Scalar>
-  static void step(const LionOptions& o, Scalar gradScale, const Host::Matrix<Scalar>& gradient,
-                   Host::Map<Scalar> value, Host::Matrix<Scalar>& momentum) {
+  static void step(const LionOptions& o, OptimizerReplay<Host>&, std::size_t, Scalar gradScale,
+                   const Host::Matrix<Scalar>& gradient, Host::Map<Scalar> value, Host::Matrix<Scalar>& momentum) {
     const auto beta1 = static_cast<Scalar>(o.beta1), beta2 = static_cast<Scalar>(o.beta2);
     const auto rate = static_cast<Scalar>(o.learningRate);
     const auto keep = static_cast<Scalar>(1 - o.learningRate * o.weightDecay);
@@ -80,9 +85,10 @@ class Lion : public Optimizer<Scalar_, Place_> {
 
  private:
   void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
-    internal::LionRule<Place>::template step<Scalar>(m_options, gradScale, p.grad(), p.mutableValue(),
-                                                     m_state.momentum[i]);
+    internal::LionRule<Place>::template step<Scalar>(m_options, this->replay(), i, gradScale, p.grad(),
+                                                     p.mutableValue(), m_state.momentum[i]);
   }
+  internal::StepRates countReplay(std::size_t) override { return internal::lionRates(m_options); }
 
   LionOptions m_options;
   State m_state;

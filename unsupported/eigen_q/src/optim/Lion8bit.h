@@ -50,14 +50,20 @@ class Lion8bitOn : public Optimizer<float, Place> {
     EigenQ::internal::LionStep s;
     s.beta1 = static_cast<float>(m_options.beta1);
     s.beta2 = static_cast<float>(m_options.beta2);
-    s.rate = static_cast<float>(m_options.learningRate);
-    s.keep = std::fma(-s.rate, static_cast<float>(m_options.weightDecay), 1.0f);
+    const internal::StepRates r = rates();
+    s.rate = r.rate;
+    s.keep = r.keep;
     s.gradScale = gradScale;
     s.size = p.size();
     s.parameter = internal::Rules8bit<Place>::writing(p.mutableValue());
     s.gradient = internal::Rules8bit<Place>::reading(p.grad());
     s.m = m_state.momentum[i].view();
-    internal::Rules8bit<Place>::run(s);
+    internal::Rules8bit<Place>::run(s, this->replay(), i);
+  }
+  internal::StepRates countReplay(std::size_t) override { return rates(); }
+  internal::StepRates rates() const {
+    const auto rate = static_cast<float>(m_options.learningRate);
+    return {rate, std::fma(-rate, static_cast<float>(m_options.weightDecay), 1.0f), 0};
   }
 
   LionOptions m_options;

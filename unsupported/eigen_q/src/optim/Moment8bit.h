@@ -73,8 +73,12 @@ template <>
 struct Rules8bit<Host> {
   static const float* reading(const Eigen::MatrixXf& gradient) { return gradient.data(); }
   static float* writing(Eigen::Map<Eigen::MatrixXf> value) { return value.data(); }
-  static void run(const EigenQ::internal::AdamStep& step) { EigenQ::internal::runAdam(step); }
-  static void run(const EigenQ::internal::LionStep& step) { EigenQ::internal::runLion(step); }
+  static void run(const EigenQ::internal::AdamStep& step, OptimizerReplay<Host>&, std::size_t) {
+    EigenQ::internal::runAdam(step);
+  }
+  static void run(const EigenQ::internal::LionStep& step, OptimizerReplay<Host>&, std::size_t) {
+    EigenQ::internal::runLion(step);
+  }
 };
 
 inline void checkMomentSize(const std::string& where, const char* what, Eigen::Index found, Eigen::Index expected) {

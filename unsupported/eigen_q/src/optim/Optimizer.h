@@ -11,10 +11,27 @@
 
 #include <Eigen/Core>
 
+#include <eigen_q/src/OptimizerKernels.h>
+
 #include "../Parameter.h"
 
 namespace EigenQ {
 namespace ad {
+
+namespace internal {
+using EigenQ::internal::StepRates;
+
+/** The rates that steps inside a graph capture leave to the replays. There are no graphs on the host. */
+template <typename Place>
+struct OptimizerReplay {
+  explicit OptimizerReplay(std::size_t) {}
+  static bool isCapturing() { return false; }
+  static std::vector<std::size_t> captured() { return {}; }
+  template <typename Value>
+  static void set(std::size_t, const StepRates&, const Value&) {}
+  static void send() {}
+};
+}  // namespace internal
 
 /** Updates parameters from their gradients. The parameters outlive the optimiser and keep their addresses. */
 template <typename Scalar_, typename Place_ = Host>
@@ -25,7 +42,8 @@ class Optimizer {
   using Matrix = typename Place::template Matrix<Scalar>;
 
   /** \param parameters  none null. Those without a gradient at step() are left alone, as in PyTorch. */
-  explicit Optimizer(std::vector<Parameter<Scalar, Place>*> parameters) : m_parameters(std::move(parameters)) {
+  explicit Optimizer(std::vector<Parameter<Scalar, Place>*> parameters)
+      : m_parameters(std::move(parameters)), m_replay(m_parameters.size()) {
     for (const Parameter<Scalar, Place>* p : m_parameters)
       if (!p) throw std::invalid_argument("Optimizer: a parameter is null");
   }
@@ -39,6 +57,13 @@ class Optimizer {
       if (m_parameters[i]->hasGrad()) update(i, *m_parameters[i], gradScale);
   }
 
+  /** On a device, before each replay of a graph in which step() was captured: counts a step and sends its rates, the
+   * learning rate among them. The capture itself counts none. The graph keeps gradScale. */
+  void prepareReplay() {
+    for (const std::size_t i : m_replay.captured()) m_replay.set(i, countReplay(i), m_parameters[i]->mutableValue());
+    m_replay.send();
+  }
+
   void zeroGrad() {
     for (Parameter<Scalar, Place>* p : m_parameters) p->zeroGrad();
   }
@@ -48,11 +73,24 @@ class Optimizer {
   virtual double learningRate() const = 0;
   virtual void setLearningRate(double learningRate) = 0;
 
+ protected:
+  using Replay = internal::OptimizerReplay<Place>;
+  Replay& replay() { return m_replay; }
+  /** \returns the number of the step that update() makes, which \a steps counts unless a replay will. */
+  std::int64_t count(std::int64_t& steps) const {
+    const std::int64_t t = steps + 1;
+    if (!m_replay.isCapturing()) steps = t;
+    return t;
+  }
+
  private:
   /** \param i  position of \a p in parameters(), and of its state. */
   virtual void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) = 0;
+  /** \returns the rates of the next step of parameter \a i, and counts it. */
+  virtual internal::StepRates countReplay(std::size_t i) = 0;
 
   std::vector<Parameter<Scalar, Place>*> m_parameters;
+  Replay m_replay;
 };
 
 namespace internal {

@@ -24,8 +24,8 @@ struct SgdRule;
 template <>
 struct SgdRule<Host> {
   template <typename Scalar>
-  static void step(const SgdOptions& o, Scalar gradScale, const Host::Matrix<Scalar>& gradient, Host::Map<Scalar> w,
-                   Host::Matrix<Scalar>* momentum) {
+  static void step(const SgdOptions& o, OptimizerReplay<Host>&, std::size_t, Scalar gradScale,
+                   const Host::Matrix<Scalar>& gradient, Host::Map<Scalar> w, Host::Matrix<Scalar>* momentum) {
     const auto rate = static_cast<Scalar>(o.learningRate), decay = static_cast<Scalar>(o.weightDecay);
     const auto g = gradScale * gradient + decay * w;
     if (!momentum) {
@@ -76,8 +76,10 @@ class Sgd : public Optimizer<Scalar_, Place_> {
  private:
   void update(std::size_t i, Parameter<Scalar, Place>& p, Scalar gradScale) override {
     Matrix* const momentum = m_options.momentum == 0 ? nullptr : &m_state.momentum[i];
-    internal::SgdRule<Place>::template step<Scalar>(m_options, gradScale, p.grad(), p.mutableValue(), momentum);
+    internal::SgdRule<Place>::template step<Scalar>(m_options, this->replay(), i, gradScale, p.grad(), p.mutableValue(),
+                                                    momentum);
   }
+  internal::StepRates countReplay(std::size_t) override { return {static_cast<float>(m_options.learningRate), 1, 0}; }
 
   SgdOptions m_options;
   State m_state;

@@ -58,13 +58,13 @@ struct Rules8bit<Device> {
     return stepReads(gradient, gpu::Context::current());
   }
   static float* writing(gpu::DeviceView<float> value) { return stepWrites(value, gpu::Context::current()); }
-  static void run(const EigenQ::internal::AdamStep& step) {
-    refuseCapture("Adam of 8 bits", gpu::Context::current());
-    gpu::internal::runAdam(step, nullptr, gpu::Context::current());
+  static void run(const EigenQ::internal::AdamStep& step, OptimizerReplay<Device>& replay, std::size_t i) {
+    gpu::Context& context = gpu::Context::current();
+    gpu::internal::runAdam(step, replay.inputs(i, context), context);
   }
-  static void run(const EigenQ::internal::LionStep& step) {
-    refuseCapture("Lion of 8 bits", gpu::Context::current());
-    gpu::internal::runLion(step, nullptr, gpu::Context::current());
+  static void run(const EigenQ::internal::LionStep& step, OptimizerReplay<Device>& replay, std::size_t i) {
+    gpu::Context& context = gpu::Context::current();
+    gpu::internal::runLion(step, replay.inputs(i, context), context);
   }
 };
 }  // namespace internal
