@@ -5,7 +5,10 @@
 namespace EigenQ {
 namespace internal {
 
-void runInt8GemmAvx512(const Int8Product& p) { Int8Kernels<Int8Avx512>::run(p); }
+void runInt8GemmAvx512(const Int8Product& p, const Int8Sink& sink) { Int8Kernels<Int8Avx512>::run(p, sink); }
+void scaleInt8SumsAvx512(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers) {
+  Int8Kernels<Int8Avx512>::scale(tile, rowScale, colAbsmax, outliers);
+}
 
 }  // namespace internal
 }  // namespace EigenQ

@@ -20,34 +20,9 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
-constexpr Index kTileRows = 128, kTileCols = 64;
 constexpr double kInverse127Squared = 1.0 / (127.0 * 127.0);
 
-/** Where a tile of Y lies. */
-struct Tile {
-  Index row, col, rows, cols;
-};
-
-/** total (rows×cols) = the integer sums of a tile; deep ones in pieces that int32 holds. */
-void sumCodes(const DecomposedProduct& p, const Tile& t, std::vector<std::int32_t>& sums, std::vector<double>& total) {
-  const Index depth = p.w.cols;
-  std::fill(total.begin(), total.end(), 0.0);
-  for (Index k = 0; k < depth; k += kInt8MaxDepth) {
-    Int8Product piece;
-    piece.a = p.activations->codes.data() + t.row * depth + k;
-    piece.aStride = depth;
-    piece.b = static_cast<const std::int8_t*>(p.w.codes) + p.w.offset + t.col * p.w.stride + k;
-    piece.bStride = p.w.stride;
-    piece.c = sums.data();
-    piece.cRowStride = t.cols;
-    piece.cColStride = 1;
-    piece.m = t.rows;
-    piece.n = t.cols;
-    piece.k = least(kInt8MaxDepth, depth - k);
-    lower(piece);
-    for (std::size_t i = 0; i < total.size(); ++i) total[i] += sums[i];
-  }
-}
+std::size_t sized(Index n) { return static_cast<std::size_t>(n); }
 
 float weightAt(const DecomposedProduct& p, Index j, Index k) {
   const ConstDenseView& w = p.outlierWeights;
@@ -55,39 +30,136 @@ float weightAt(const DecomposedProduct& p, Index j, Index k) {
   return static_cast<float>(readScalar(w.data, w.scalar, j * w.rowStride + k * w.colStride));
 }
 
-/** acc (rows×cols) = Xₒ·Wₒᵀ of a tile. */
-void multiplyOutliers(const DecomposedProduct& p, const Tile& t, std::vector<float>& acc) {
-  std::fill(acc.begin(), acc.end(), 0.0f);
-  std::vector<float> weights(static_cast<std::size_t>(t.cols));
-  for (const Index k : p.activations->outliers) {
-    for (Index j = 0; j < t.cols; ++j) weights[static_cast<std::size_t>(j)] = weightAt(p, t.col + j, k);
-    for (Index i = 0; i < t.rows; ++i) {
-      const Index at = (t.row + i) * p.x.rowStride + k * p.x.colStride;
-      const float x = static_cast<float>(readScalar(p.x.data, p.x.scalar, at));
-      float* out = acc.data() + i * t.cols;
-      for (Index j = 0; j < t.cols; ++j) out[j] += x * weights[static_cast<std::size_t>(j)];
+/** What all tiles of a product share. */
+class Decomposition {
+ public:
+  explicit Decomposition(const DecomposedProduct& p) : m_p(p), m_outliers(p.activations->outliers) {
+    m_codes.a = p.activations->codes.data();
+    m_codes.aStride = p.w.cols;
+    m_codes.b = static_cast<const std::int8_t*>(p.w.codes) + p.w.offset;
+    m_codes.bStride = p.w.stride;
+    m_codes.m = p.y.rows;
+    m_codes.n = p.y.cols;
+    m_codes.k = least(kInt8MaxDepth, p.w.cols);
+    m_lowering = &chooseInt8Lowering(m_codes);
+    m_rowScale.reserve(sized(p.y.rows));
+    for (Index i = 0; i < p.y.rows; ++i) {
+      m_rowScale.push_back(static_cast<double>(p.activations->rowStats[sized(i)]) * kInverse127Squared);
     }
+    gatherOutliers();
   }
-}
 
-void multiplyTile(const DecomposedProduct& p, const Tile& t) {
-  const std::size_t size = static_cast<std::size_t>(t.rows * t.cols);
-  std::vector<std::int32_t> sums(size);
-  std::vector<double> total(size);
-  std::vector<float> acc(size);
-  sumCodes(p, t, sums, total);
-  multiplyOutliers(p, t, acc);
-  for (Index i = 0; i < t.rows; ++i) {
-    const double rowScale =
-        static_cast<double>(p.activations->rowStats[static_cast<std::size_t>(t.row + i)]) * kInverse127Squared;
-    for (Index j = 0; j < t.cols; ++j) {
-      const std::size_t at = static_cast<std::size_t>(i * t.cols + j);
-      const double scaled = total[at] * (rowScale * static_cast<double>(p.w.rowAbsmax[t.col + j]));
-      acc[at] = static_cast<float>(scaled + static_cast<double>(acc[at]));
+  void run() const {
+    if (m_p.w.cols <= kInt8MaxDepth) {
+      m_lowering->run(m_codes, {takeTile, const_cast<Decomposition*>(this)});
+    } else {
+      runDeep();
     }
   }
-  storeTile(acc.data(), t.cols, t.row, t.col, t.rows, t.cols, p.y, p.epilogue);
-}
+
+ private:
+  /** xₒ(i, o): the activations of the outlier columns. */
+  void gatherOutliers() {
+    const ConstDenseView& x = m_p.x;
+    m_outlierValues.reserve(sized(x.rows) * m_outliers.size());
+    for (Index i = 0; i < (m_outliers.empty() ? 0 : x.rows); ++i) {
+      for (const Index k : m_outliers) {
+        m_outlierValues.push_back(static_cast<float>(readScalar(x.data, x.scalar, i * x.rowStride + k * x.colStride)));
+      }
+    }
+  }
+
+  static void takeTile(void* context, const Int8Tile& tile) {
+    const auto& self = *static_cast<const Decomposition*>(context);
+    const std::vector<float> products = self.multiplyOutliers(tile);
+    self.m_lowering->scale(tile, self.m_rowScale.data() + tile.row, self.m_p.w.rowAbsmax + tile.col,
+                           products.empty() ? nullptr : products.data());
+    self.store(tile);
+  }
+
+  void store(const Int8Tile& t) const { storeTile(t.values, t.ld, t.row, t.col, t.rows, t.cols, m_p.y, m_p.epilogue); }
+
+  /** Xₒ·Wₒᵀ of a tile, laid out like its sums; nothing without outliers. Runs while the tile's rows of W are in a
+   * cache: a column of W alone touches a line for every weight. */
+  std::vector<float> multiplyOutliers(const Int8Tile& t) const {
+    std::vector<float> products;
+    const std::size_t count = m_outliers.size(), cols = sized(t.cols);
+    if (count == 0) return products;
+    std::vector<float> weights(count * cols);  // (outlier, column)
+    for (std::size_t j = 0; j < cols; ++j) {
+      for (std::size_t o = 0; o < count; ++o) weights[o * cols + j] = weightAt(m_p, t.col + Index(j), m_outliers[o]);
+    }
+    products.resize(sized(t.rows * t.ld));
+    for (Index i = 0; i < t.rows; ++i) {
+      float* const out = products.data() + i * t.ld;
+      const float* const x = m_outlierValues.data() + sized(t.row + i) * count;
+      for (std::size_t o = 0; o < count; ++o) {
+        const float* const w = weights.data() + o * cols;
+        for (std::size_t j = 0; j < cols; ++j) out[j] += x[o] * w[j];
+      }
+    }
+    return products;
+  }
+
+  /** Sums that int32 does not hold: pieces of them are added in double, tile by tile. */
+  void runDeep() const {
+    constexpr Index kRows = 128, kCols = 64;
+    const Index tileRows = ceilDiv(m_p.y.rows, kRows), tileCols = ceilDiv(m_p.y.cols, kCols);
+    forEachTask(tileRows * tileCols, m_p.y.rows * m_p.y.cols * m_p.w.cols / 2, [&](Index task) {
+      const Index row = task / tileCols * kRows, col = task % tileCols * kCols;
+      Totals totals(row, col, least(kRows, m_p.y.rows - row), least(kCols, m_p.y.cols - col));
+      for (Index k = 0; k < m_p.w.cols; k += kInt8MaxDepth) totals.add(*m_lowering, m_codes, k, m_p.w.cols);
+      finishDeep(totals);
+    });
+  }
+
+  struct Totals {
+    Index row, col, rows, cols;
+    std::vector<double> sums;
+
+    Totals(Index r, Index c, Index m, Index n) : row(r), col(c), rows(m), cols(n), sums(sized(m * n)) {}
+
+    void add(const Int8Lowering& lowering, const Int8Product& whole, Index k, Index depth) {
+      Int8Product piece = whole;
+      piece.a += row * whole.aStride + k;
+      piece.b += col * whole.bStride + k;
+      piece.m = rows;
+      piece.n = cols;
+      piece.k = least(kInt8MaxDepth, depth - k);
+      lowering.run(piece, {addTile, this});
+    }
+
+    static void addTile(void* context, const Int8Tile& t) {
+      auto& self = *static_cast<Totals*>(context);
+      for (Index i = 0; i < t.rows; ++i) {
+        double* const to = self.sums.data() + (t.row + i) * self.cols + t.col;
+        for (Index j = 0; j < t.cols; ++j) to[j] += t.sums[i * t.ld + j];
+      }
+    }
+  };
+
+  void finishDeep(const Totals& totals) const {
+    std::vector<float> values(totals.sums.size());
+    const Int8Tile tile{totals.row, totals.col, totals.rows, totals.cols, nullptr, totals.cols, values.data()};
+    const std::vector<float> outliers = multiplyOutliers(tile);
+    for (Index i = 0; i < tile.rows; ++i) {
+      for (Index j = 0; j < tile.cols; ++j) {
+        const std::size_t at = sized(i * tile.ld + j);
+        const double scale = m_rowScale[sized(tile.row + i)] * static_cast<double>(m_p.w.rowAbsmax[tile.col + j]);
+        const double more = outliers.empty() ? 0.0 : static_cast<double>(outliers[at]);
+        values[at] = static_cast<float>(totals.sums[at] * scale + more);
+      }
+    }
+    store(tile);
+  }
+
+  const DecomposedProduct& m_p;
+  const std::vector<Index>& m_outliers;
+  Int8Product m_codes;  // without c; of the first piece where there are several
+  const Int8Lowering* m_lowering;
+  std::vector<double> m_rowScale;
+  std::vector<float> m_outlierValues;
+};
 
 bool holdsNaN(const ConstDenseView& x, Index row) {
   return dispatchScalar(x.scalar, [&](auto traits) {
@@ -128,11 +200,7 @@ void addOutliers(const std::vector<Index>& columns, Index cols, Int8Activations&
 }
 
 void multiplyDecomposed(const DecomposedProduct& p) {
-  const Index tileRows = ceilDiv(p.y.rows, kTileRows), tileCols = ceilDiv(p.y.cols, kTileCols);
-  forEachTask(tileRows * tileCols, p.y.rows * p.y.cols * p.w.cols / 2, [&](Index task) {
-    const Index row = task / tileCols * kTileRows, col = task % tileCols * kTileCols;
-    multiplyTile(p, {row, col, least(kTileRows, p.y.rows - row), least(kTileCols, p.y.cols - col)});
-  });
+  if (p.y.rows > 0 && p.y.cols > 0) Decomposition(p).run();
 }
 
 void runDecomposed(const QuantizedProduct& p) {

@@ -5,7 +5,11 @@
 namespace EigenQ {
 namespace internal {
 
-void runInt8GemmPortable(const Int8Product& p) { Int8Kernels<Int8Portable>::run(p); }
+void runInt8GemmPortable(const Int8Product& p, const Int8Sink& sink) { Int8Kernels<Int8Portable>::run(p, sink); }
+void scaleInt8SumsPortable(const Int8Tile& tile, const double* rowScale, const float* colAbsmax,
+                           const float* outliers) {
+  Int8Kernels<Int8Portable>::scale(tile, rowScale, colAbsmax, outliers);
+}
 
 }  // namespace internal
 }  // namespace EigenQ

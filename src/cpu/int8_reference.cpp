@@ -5,12 +5,14 @@
 namespace EigenQ {
 namespace internal {
 
-void runInt8GemmReference(const Int8Product& p) {
+void runInt8GemmReference(const Int8Product& p, const Int8Sink& sink) {
   for (Index i = 0; i < p.m; ++i) {
     for (Index j = 0; j < p.n; ++j) {
       std::int64_t sum = 0;
       for (Index k = 0; k < p.k; ++k) sum += std::int64_t{p.a[i * p.aStride + k]} * p.b[j * p.bStride + k];
-      p.c[i * p.cRowStride + j * p.cColStride] = static_cast<std::int32_t>(sum);
+      const std::int32_t stored = static_cast<std::int32_t>(sum);
+      float value;
+      sink.take(sink.context, {i, j, 1, 1, &stored, 1, &value});
     }
   }
 }

@@ -19,12 +19,20 @@ void dequantizePortable(const WeightView& w, const DenseView& y, const Epilogue&
 void runAdamPortable(const AdamStep& step);
 void runLionPortable(const LionStep& step);
 
-void runInt8GemmReference(const Int8Product& p);
-void runInt8GemmPortable(const Int8Product& p);
+void runInt8GemmReference(const Int8Product& p, const Int8Sink& sink);
+void runInt8GemmPortable(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsPortable(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
 
 #if defined(EIGENQ_HAVE_X86_KERNELS)
-void runInt8GemmAvx2(const Int8Product& p);
-void runInt8GemmAvx512(const Int8Product& p);
+void runInt8GemmAvx2(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsAvx2(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
+void runInt8GemmAvxVnni(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsAvxVnni(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
+void runInt8GemmAvx512(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsAvx512(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
+void runInt8GemmAvx512Vnni(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsAvx512Vnni(const Int8Tile& tile, const double* rowScale, const float* colAbsmax,
+                             const float* outliers);
 
 void runGemmAvx2(const QuantizedProduct& p);
 void runGemvAvx2(const QuantizedProduct& p);

@@ -29,15 +29,39 @@ struct Int8Product {
   Index k = 0;
 };
 
+/** Finished sums of a product: rows×cols at (row, col), \a ld from row to row. */
+struct Int8Tile {
+  Index row, col, rows, cols;
+  const std::int32_t* sums;
+  Index ld;
+  float* values;  // room for as many floats, laid out alike
+};
+
+/** Takes each tile of a product once, on any thread. */
+struct Int8Sink {
+  void (*take)(void* context, const Int8Tile& tile);
+  void* context;
+};
+
 /** One way to compute an integer product. */
 struct Int8Lowering {
   const char* name;
   const char* (*refuse)(const Int8Product&);  // null: "mine". Otherwise the reason, in words.
-  void (*run)(const Int8Product&);
+  /** Hands the sums to the sink; writes nothing to c. */
+  void (*run)(const Int8Product&, const Int8Sink&);
+  /** tile.values(i, j) = r32(sums(i, j)·rowScale(i)·colAbsmax(j) + outliers(i, j)), in double; \a outliers lie like the
+   * sums, null for none. */
+  void (*scale)(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
 };
 
 /** Integer kernels for operands in host memory, best first; the last row never refuses. */
 LoweringTable<Int8Lowering> hostInt8Lowerings();
+
+/** The first row that does not refuse. */
+const Int8Lowering& chooseInt8Lowering(const Int8Product& product);
+
+/** Computes C by \a row. */
+void run(const Int8Lowering& row, const Int8Product& product);
 
 /** Runs the first row of hostInt8Lowerings() that does not refuse. */
 void lower(const Int8Product& product);
