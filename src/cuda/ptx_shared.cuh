@@ -34,12 +34,19 @@ __device__ __forceinline__ void loadMatrices(std::uint32_t (&m)[4], const void* 
                : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
                : "memory");
 }
-/** The same, each matrix transposed: lane 4g + c gets of each rows 2c, 2c + 1 at g. */
-__device__ __forceinline__ void loadMatricesTransposed(std::uint32_t (&m)[4], const void* row) {
+/** Two of them; lanes 0 to 15 give the addresses, in the shared window. */
+__device__ __forceinline__ void loadTwoMatrices(std::uint32_t (&m)[2], std::uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(m[0]), "=r"(m[1]) : "r"(row) : "memory");
+}
+/** The same as loadMatrices, each matrix transposed: lane 4g + c gets of each rows 2c, 2c + 1 at g. */
+__device__ __forceinline__ void loadMatricesTransposed(std::uint32_t (&m)[4], std::uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
+               : "r"(row)
                : "memory");
+}
+__device__ __forceinline__ void loadMatricesTransposed(std::uint32_t (&m)[4], const void* row) {
+  loadMatricesTransposed(m, static_cast<std::uint32_t>(__cvta_generic_to_shared(row)));
 }
 
 }  // namespace ptx
