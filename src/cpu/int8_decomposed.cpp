@@ -161,24 +161,7 @@ class Decomposition {
   std::vector<float> m_outlierValues;
 };
 
-bool holdsNaN(const ConstDenseView& x, Index row) {
-  return dispatchScalar(x.scalar, [&](auto traits) {
-    const auto* data = static_cast<const typename decltype(traits)::Storage*>(x.data) + row * x.rowStride;
-    for (Index j = 0; j < x.cols; ++j) {
-      if ((bitsOf(traits.toFloat(data[j * x.colStride])) & ~kFloatSign) > kFloatInfinity) return true;
-    }
-    return false;
-  });
-}
-
 }  // namespace
-
-void markRowsWithNaN(const ConstDenseView& x, float* stats) {
-  if (x.cols == 0) return;  // and maybe no memory at all
-  for (Index i = 0; i < x.rows; ++i) {
-    if (holdsNaN(x, i)) stats[i] = std::numeric_limits<float>::quiet_NaN();
-  }
-}
 
 Int8Activations quantizeActivations(const ConstDenseView& x, float threshold) {
   Int8Activations a;

@@ -1,65 +1,47 @@
 // SPDX-License-Identifier: MPL-2.0
-// quantize_blocks.cpp: blockwise quantisation, 4-bit and 8-bit.
+// quantize_blocks.cpp: blockwise quantisation, 4-bit and 8-bit; the loops over a block are those of convert.h.
 //
 //   flattening │ block 0: v0 … v(B-1) │ block 1 │ … │ last, maybe partial │
 //                 absmax → 1/absmax → v·(1/absmax) → code → (4-bit) two codes a byte
 //
 // Work    one pass over a block for absmax, one for the codes while it is in L1.
-// Shape   codes are made 32 at a time, the smallest block size: a constant count vectorises at any -O level.
+// Shape   threads take ranges of whole rows and blocks.
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 
 #include <eigen_q/src/BlockScale.h>
 #include <eigen_q/src/DynamicMap.h>
-#include <eigen_q/src/FourBitCodec.h>
 #include <eigen_q/src/Quantizers.h>
 
+#include "../cpu/tasks.h"
+#include "convert.h"
 #include "row_major.h"
 
 namespace EigenQ {
 namespace internal {
 namespace {
 
-constexpr Index kGroup = kMinBlockSize;
+constexpr Index kTaskValues = Index{1} << 16;  // some ten microseconds of work
+constexpr Index kWorthOfValue = 4;             // a value costs what this many multiplications do
 
-float absmaxOf(const float* values, Index count) {
-  std::int32_t largest = 0;
-  for (Index i = 0; i < count; ++i) largest = std::max(largest, magnitudeBits(values[i]));
-  return floatOf(static_cast<std::uint32_t>(largest));
-}
-
-/** codes[i] = encode(values[i]·reciprocal). */
-template <typename Encode>
-void encodeBlock(const float* values, Index count, float reciprocal, Encode encode, std::uint8_t* codes) {
-  Index i = 0;
-  for (; i + kGroup <= count; i += kGroup)
-    for (Index j = 0; j < kGroup; ++j) codes[i + j] = encode(normalized(values[i + j], reciprocal));
-  for (; i < count; ++i) codes[i] = encode(normalized(values[i], reciprocal));
-}
-
-/** \a padding fills the last nibble of an odd count: the code of a zero in that block. */
-void packCodes(const std::uint8_t* codes, Index count, std::uint8_t padding, std::uint8_t* packed) {
-  for (Index j = 0; j < count / 2; ++j) packed[j] = packPair(codes[2 * j], codes[2 * j + 1]);
-  if (count % 2 != 0) packed[count / 2] = packPair(codes[count - 1], padding);
-}
-
-/** Calls \a f(values, count, flat begin) for each block of the flattening. */
+/** Calls \a f(values, count, flat begin) for each block of the flattening, on several threads. */
 template <typename F>
-void forEachBlock(const ConstDenseView& a, Index blockSize, F&& f) {
-  forEachRun(a, blockSize, [&](const float* run, Index begin, Index count) {
-    for (Index i = 0; i < count; i += blockSize) f(run + i, std::min(blockSize, count - i), begin + i);
-  });
-}
-
-template <typename Encode>
-void quantizeFourBitAs(const ConstDenseView& a, Index blockSize, Encode encode, std::uint8_t* packed, float* absmax) {
-  std::uint8_t codes[kMaxBlockSize];
-  forEachBlock(a, blockSize, [&](const float* values, Index count, Index begin) {
-    const float largest = absmaxOf(values, count);
-    absmax[begin / blockSize] = largest;
-    const float reciprocal = blockReciprocal(largest);
-    encodeBlock(values, count, reciprocal, encode, codes);
-    packCodes(codes, count, encode(normalized(0.0f, reciprocal)), packed + begin / 2);
+void forEachBlock(const ConstDenseView& a, Index blockSize, const F& f) {
+  const Index size = a.rows * a.cols;
+  if (size == 0) return;
+  const Index unit = blockSize / std::gcd(blockSize, a.cols);  // rows that whole blocks fill
+  const Index rows = std::max<Index>(1, kTaskValues / a.cols / unit) * unit;
+  forEachTask(ceilDiv(a.rows, rows), size * kWorthOfValue, [&](Index task) {
+    ConstDenseView part = a;
+    const Index row = task * rows, taskBegin = row * a.cols;
+    part.data = elementAt(a, row, 0);
+    part.rows = std::min(rows, a.rows - row);
+    forEachRun(part, blockSize, [&](const float* run, Index begin, Index count) {
+      for (Index i = 0; i < count; i += blockSize) {
+        f(run + i, std::min(blockSize, count - i), taskBegin + begin + i);
+      }
+    });
   });
 }
 
@@ -79,24 +61,21 @@ void forEachBlockPart(Index begin, Index count, Index blockSize, F&& f) {
 
 void quantizeFourBit(const ConstDenseView& a, FourBitType type, Index blockSize, std::uint8_t* packed, float* absmax) {
   assert(isBlockSize(blockSize));
-  if (type == FourBitType::kNF4) {
-    quantizeFourBitAs(
-        a, blockSize, [](float v) { return encodeNF4(v); }, packed, absmax);
-  } else {
-    quantizeFourBitAs(
-        a, blockSize, [](float v) { return encodeFP4(v); }, packed, absmax);
-  }
+  const ConvertKernels& kernels = convertKernels();
+  forEachBlock(a, blockSize, [&](const float* values, Index count, Index begin) {
+    const float largest = absmax[begin / blockSize] = kernels.absmax(values, count);
+    kernels.encodeFourBit(type, values, count, blockReciprocal(largest), packed + begin / 2);
+  });
 }
 
 void quantizeBlockwise(const ConstDenseView& a, const float* codeTable, Index blockSize, std::uint8_t* codes,
                        float* absmax) {
   assert(isBlockSize(blockSize));
   const ByteThresholds thresholds = byteThresholds(codeTable);
-  const auto encode = [&thresholds](float v) { return encodeByte(v, thresholds.data()); };
+  const ConvertKernels& kernels = convertKernels();
   forEachBlock(a, blockSize, [&](const float* values, Index count, Index begin) {
-    const float largest = absmaxOf(values, count);
-    absmax[begin / blockSize] = largest;
-    encodeBlock(values, count, blockReciprocal(largest), encode, codes + begin);
+    const float largest = absmax[begin / blockSize] = kernels.absmax(values, count);
+    kernels.encodeBytes(values, count, blockReciprocal(largest), thresholds.data(), codes + begin);
   });
 }
 

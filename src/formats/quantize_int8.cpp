@@ -4,10 +4,13 @@
 // Rows need whole rows and nothing else, but an outlier anywhere in a column empties the column, so with a threshold a
 // first pass finds the columns. Columns need their statistics before their first code: two passes as well.
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
+#include <limits>
 
 #include <eigen_q/src/BlockScale.h>
 #include <eigen_q/src/Int8Codec.h>
+#include <eigen_q/src/Int8Product.h>
 #include <eigen_q/src/Quantizers.h>
 
 #include "row_major.h"
@@ -31,6 +34,12 @@ struct OutlierRule {
 
   explicit OutlierRule(float t) : active(t > 0), threshold(t) {}
   bool operator()(float v) const { return active && std::fabs(v) >= threshold; }
+
+  float absmaxOf(const float* values, Index count) const {
+    const ConvertKernels& kernels = convertKernels();
+    const float absmax = kernels.absmax(values, count);
+    return (*this)(absmax) ? kernels.absmaxBelow(values, count, threshold) : absmax;
+  }
 };
 
 std::vector<Index> findOutlierColumns(const ConstDenseView& a, const OutlierRule& isOutlier) {
@@ -38,6 +47,8 @@ std::vector<Index> findOutlierColumns(const ConstDenseView& a, const OutlierRule
   if (!isOutlier.active) return columns;
   std::vector<char> found(static_cast<std::size_t>(a.cols));
   forEachRow(a, [&](const float* values, Index) {
+    // Subnormals count as zeros in the absmax, which matters only below any sensible threshold.
+    if (isOutlier.threshold >= FLT_MIN && !isOutlier(convertKernels().absmax(values, a.cols))) return;
     for (std::size_t c = 0; c < found.size(); ++c) found[c] = static_cast<char>(found[c] | isOutlier(values[c]));
   });
   for (Index c = 0; c < a.cols; ++c)
@@ -47,12 +58,6 @@ std::vector<Index> findOutlierColumns(const ConstDenseView& a, const OutlierRule
 
 /** magnitudeBits of what counts in statistics. */
 std::int32_t countedBits(float v, const OutlierRule& isOutlier) { return isOutlier(v) ? 0 : magnitudeBits(v); }
-
-float rowAbsmaxOf(const float* values, Index count, const OutlierRule& isOutlier) {
-  std::int32_t largest = 0;
-  for (Index c = 0; c < count; ++c) largest = std::max(largest, countedBits(values[c], isOutlier));
-  return floatOf(static_cast<std::uint32_t>(largest));
-}
 
 std::vector<float> colAbsmaxOf(const ConstDenseView& a, const OutlierRule& isOutlier) {
   std::vector<std::int32_t> largest(static_cast<std::size_t>(a.cols));
@@ -78,13 +83,19 @@ void quantizeInt8Rows(const ConstDenseView& a, float threshold, std::int8_t* cod
   std::vector<Index> outliers = findOutlierColumns(a, isOutlier);
   std::fill_n(rowAbsmax, a.rows, 0.0f);  // rows without columns
   forEachRow(a, [&](const float* values, Index row) {
-    rowAbsmax[row] = rowAbsmaxOf(values, a.cols, isOutlier);
-    const float scale = int8Scale(rowAbsmax[row]);
+    rowAbsmax[row] = isOutlier.absmaxOf(values, a.cols);
     std::int8_t* out = codes + row * a.cols;
-    for (Index c = 0; c < a.cols; ++c) out[c] = encodeInt8(values[c], scale);
+    convertKernels().encodeInt8(values, a.cols, int8Scale(rowAbsmax[row]), out);
     clearColumns(outliers, out);
   });
   if (outlierColumns) *outlierColumns = std::move(outliers);
+}
+
+void markRowsWithNaN(const ConstDenseView& x, float* stats) {
+  if (x.cols == 0) return;  // and maybe no memory at all
+  forEachRow(x, [&](const float* values, Index row) {
+    if (convertKernels().holdsNaN(values, x.cols)) stats[row] = std::numeric_limits<float>::quiet_NaN();
+  });
 }
 
 void quantizeInt8Cols(const ConstDenseView& a, float threshold, std::int8_t* codes, float* colAbsmax,

@@ -15,6 +15,8 @@
 #include <eigen_q/src/ScalarConvert.h>
 #include <eigen_q/src/Views.h>
 
+#include "convert.h"
+
 namespace EigenQ {
 namespace internal {
 
@@ -50,7 +52,21 @@ void walkPanel(const BasicDenseView<Void>& a, Index row, Index rows, Visit&& vis
   }
 }
 
+/** Where element (row, col) lies. */
+inline const void* elementAt(const ConstDenseView& a, Index row, Index col) {
+  return dispatchScalar(a.scalar, [&](auto traits) -> const void* {
+    const auto* data = static_cast<const typename decltype(traits)::Storage*>(a.data);
+    return data + row * a.rowStride + col * a.colStride;
+  });
+}
+
 inline void loadPanel(const ConstDenseView& a, Index row, Index rows, float* panel) {
+  if (a.colStride == 1) {
+    for (Index i = 0; i < rows; ++i) {
+      convertKernels().toFloat(a.scalar, elementAt(a, row + i, 0), a.cols, panel + i * a.cols);
+    }
+    return;
+  }
   dispatchScalar(a.scalar, [&](auto traits) {
     const auto* data = static_cast<const typename decltype(traits)::Storage*>(a.data);
     walkPanel(a, row, rows, [=](Index from, Index to) { panel[to] = traits.toFloat(data[from]); });

@@ -14,7 +14,7 @@ namespace internal {
 
 /** |v| as its bits, which order as magnitudes do; 0 for NaN, which absmax ignores, and for subnormals, which
  * bitsandbytes' CUDA kernels flush. */
-EIGENQ_HOST_DEVICE inline std::int32_t magnitudeBits(float v) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::int32_t magnitudeBits(float v) {
   // Signed: every magnitude is positive, and SSE2 compares only signed integers.
   const std::int32_t bits = static_cast<std::int32_t>(bitsOf(v) & ~kFloatSign);
   constexpr std::int32_t infinity = 0x7f800000, smallestNormal = 0x00800000;
@@ -22,12 +22,12 @@ EIGENQ_HOST_DEVICE inline std::int32_t magnitudeBits(float v) {
 }
 
 /** r32(1/absmax), infinite for a block of zeros. CUDA's reciprocal is approximate, within an ulp of this one. */
-EIGENQ_HOST_DEVICE inline float blockReciprocal(float absmax) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float blockReciprocal(float absmax) {
   return absmax > 0 ? 1.0f / absmax : std::numeric_limits<float>::infinity();
 }
 
 /** The quotient that a codec encodes, in [-1, 1]; NaN in a block of zeros, and for NaN and infinities. */
-EIGENQ_HOST_DEVICE inline float normalized(float v, float reciprocal) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float normalized(float v, float reciprocal) {
   const bool subnormal = v < FLT_MIN && v > -FLT_MIN;
   return (subnormal ? 0.0f : v) * reciprocal;
 }

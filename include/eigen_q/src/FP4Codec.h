@@ -22,7 +22,7 @@ inline constexpr float kFP4Table[kFourBitLevels] = {
 /** Code of \a v = value / absmax. A magnitude on a threshold takes the smaller level; NaN takes code 0, and so does -0,
  * while a negative value that rounds to zero takes code 8. Thresholds and signs are those of bitsandbytes' CUDA kernel;
  * its CPU code rounds ties towards minus infinity and swaps the two zeros. */
-EIGENQ_HOST_DEVICE inline std::uint8_t encodeFP4(float v) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::uint8_t encodeFP4(float v) {
   constexpr float thresholds[] = {0x1.555572p-9f, 0x1.6p-4f,     0x1.aaaaaap-3f, 0x1.2aaaaap-2f,
                                   0x1.aaaaacp-2f, 0x1.2aaaap-1f, 0x1.aaaaaap-1f};
   const float magnitude = v < 0 ? -v : v;

@@ -20,13 +20,13 @@ constexpr float kInverse127 = 1.0f / kInt8Max;
 constexpr float kInt8SmallestAbsmax = kInt8Max / FLT_MAX * (1 + FLT_EPSILON);
 
 /** Codes per unit of value in a vector of the given absmax; 0 for a vector that counts as zero. */
-EIGENQ_HOST_DEVICE inline float int8Scale(float absmax) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float int8Scale(float absmax) {
   return absmax < kInt8SmallestAbsmax ? 0.0f : kInt8Max / absmax;
 }
 
 /** Code of \a value in [-127, 127], ties to even; NaN takes code 0. -128 is never produced.
  * The clamp matters only for values beyond the absmax that \a scale was made from. */
-EIGENQ_HOST_DEVICE inline std::int8_t encodeInt8(float value, float scale) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::int8_t encodeInt8(float value, float scale) {
   const float rounded = std::rint(value * scale);
   const float clamped = rounded > kInt8Max ? kInt8Max : rounded < -kInt8Max ? -kInt8Max : rounded;
   return static_cast<std::int8_t>(clamped == clamped ? clamped : 0);

@@ -29,17 +29,17 @@ constexpr std::uint32_t kFloatInfinity = 0x7f800000u;
 
 EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE bool isFinite(float v) { return (bitsOf(v) & ~kFloatSign) < kFloatInfinity; }
 
-EIGENQ_HOST_DEVICE inline float bfloat16ToFloat(std::uint16_t b) { return floatOf(std::uint32_t{b} << 16); }
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float bfloat16ToFloat(std::uint16_t b) { return floatOf(std::uint32_t{b} << 16); }
 
 /** NaNs stay NaNs: they keep their upper payload bits and turn quiet. */
-EIGENQ_HOST_DEVICE inline std::uint16_t floatToBFloat16(float v) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::uint16_t floatToBFloat16(float v) {
   const std::uint32_t bits = bitsOf(v);
   const std::uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);  // half an ulp, and the tie to even
   const bool nan = (bits & ~kFloatSign) > kFloatInfinity;
   return static_cast<std::uint16_t>((nan ? bits | 0x400000 : rounded) >> 16);
 }
 
-EIGENQ_HOST_DEVICE inline float halfToFloat(std::uint16_t h) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE float halfToFloat(std::uint16_t h) {
   const std::uint32_t sign = std::uint32_t{h & 0x8000u} << 16;
   const std::uint32_t magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00) return floatOf(sign | kFloatInfinity | magnitude << 13);  // infinity, NaN
@@ -50,7 +50,7 @@ EIGENQ_HOST_DEVICE inline float halfToFloat(std::uint16_t h) {
 }
 
 /** NaNs stay NaNs: they keep their upper payload bits and turn quiet. */
-EIGENQ_HOST_DEVICE inline std::uint16_t floatToHalf(float v) {
+EIGENQ_HOST_DEVICE EIGENQ_STRONG_INLINE std::uint16_t floatToHalf(float v) {
   const std::uint32_t bits = bitsOf(v);
   const std::uint32_t sign = bits >> 16 & 0x8000u;
   const std::uint32_t magnitude = bits & ~kFloatSign;
