@@ -3,6 +3,7 @@
 #include "context_state.h"
 #include "dense_product.h"
 #include "device_lowering.h"
+#include "fourbit_backward.h"
 #include "fourbit_decode.h"
 #include "int8_product.h"
 #include "product_reference.h"
@@ -33,6 +34,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"stream.decode", refuseFourBitDecodeStream, runFourBitDecodeStream},
     {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
     {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
+    {"wgmma.backward", refuseFourBitBackward, runFourBitBackward},
     {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
     {"int8.decode", refuseInt8Decode, runInt8Decode},
     {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},

@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include <src/cuda/device_lowering.h>
+#include <src/cuda/fourbit_backward.h>
 
 #include "Device.h"
 #include "Operand.h"
@@ -335,6 +336,13 @@ class Trial {
   ResultOperands m_result;
 };
 
+/** Whether there are warpgroup products: in this build, for this device. */
+bool hasWgmma(const gpu::Context& context) {
+  const bool has = EIGENQ_TEST_HAVE_SM90A && context.properties().major == 9 && context.properties().minor == 0;
+  if (!has) BOOST_TEST_MESSAGE("needs a device of compute capability 9.0 and a build for it");
+  return has;
+}
+
 unsigned fromEnvironment(const char* name, unsigned otherwise) {
   const char* const text = std::getenv(name);
   return text ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : otherwise;
@@ -366,4 +374,69 @@ BOOST_AUTO_TEST_CASE(randomProductsAgreeWithTheHost, *needsDevice()) {
   if (cases < kDefaultCases) return;
   for (const char* row : {"mma.decode", "simt.decode", "int8.decode.weightonly", "dequantize+cublaslt"})
     BOOST_TEST(runs[row] > 0, row << " has never run");
+}
+
+// X·W with W in the layout that wgmma.backward takes: every tile, slices of W's rows, and each edge of them.
+BOOST_AUTO_TEST_CASE(backwardProductsAgreeWithTheHost, *needsDevice()) {
+  gpu::Context context;
+  if (!hasWgmma(context)) return;
+  const Index rows[] = {1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128, 129, 256, 257, 512, 513};
+  const Index depths[] = {1, 63, 64, 65, 300, 512, 777};
+  unsigned seed = 1;
+  int fused = 0, others = 0;
+  for (const Index m : rows) {
+    for (const Index depth : depths) {
+      Problem p = problemOf(seed);
+      p.seed = seed;
+      p.exact = seed++ % 2 == 0;
+      Dice dice(seed);
+      p.m = m;
+      p.k = depth;
+      p.n = m > 64 || depth > 512 ? 256 : 256 * (1 + dice.below(3));
+      p.transposed = false;
+      p.scalar = seed % 3 == 0 ? ScalarType::kHalf : ScalarType::kBFloat16;
+      p.format = WeightFormat::kFourBit;
+      p.int8Activations = false;
+      p.outlierColumns = 0;
+      p.type = dice.once(2) ? FourBitType::kFP4 : FourBitType::kNF4;
+      p.blockShift = 6;
+      p.nested = dice.once(2);
+      p.row = dice.below(3);
+      p.rowsBelow = dice.below(2);
+      p.col = 256 * dice.below(2);
+      p.colsBehind = 256 * dice.below(2);
+      if (p.exact) p.epilogue = epilogueCases()[static_cast<std::size_t>(dice.below(8))];
+      std::string row = "none";
+      const std::string error = Trial(p, context).run(row);
+      if (!error.empty()) BOOST_ERROR(describe(p) << ", by " << row << ": " << error);
+      ++(row == "wgmma.backward" ? fused : others);
+    }
+  }
+  BOOST_TEST(fused == 15 * 7);
+  BOOST_TEST(others == 7, "more than 512 rows are not for it");
+}
+
+BOOST_AUTO_TEST_CASE(backwardRefusesInWords, *needsDevice()) {
+  gpu::Context context;
+  if (!hasWgmma(context)) return;
+  const NF4Matrix w(MatrixXf::Random(64, 256)), narrow(MatrixXf::Random(64, 128)),
+      coarse(MatrixXf::Random(64, 256), 128);
+  const auto asked = [&](const NF4Matrix& weights, Index m, ScalarType scalar, bool transposed) {
+    QuantizedProduct p;
+    p.w = weights.quantizedView().weights;
+    p.transposed = transposed;
+    const Index depth = transposed ? p.w.cols : p.w.rows, width = transposed ? p.w.rows : p.w.cols;
+    Frame x(m, depth, Layout::kRowMajor, scalar), y(m, width, Layout::kRowMajor, scalar);
+    p.x = constant(x.view());
+    p.y = y.view();
+    const char* const why = gpu::internal::refuseFourBitBackward(p, context);
+    return std::string(why ? why : "");
+  };
+  BOOST_TEST(asked(w, 512, ScalarType::kHalf, false) == "");
+  BOOST_TEST(asked(w, 513, ScalarType::kHalf, false) == "more than 512 rows of X");
+  BOOST_TEST(asked(w, 1, ScalarType::kHalf, true) == "W is used transposed");
+  BOOST_TEST(asked(w, 1, ScalarType::kFloat, false) == "X is neither half nor bfloat16");
+  BOOST_TEST(asked(coarse, 1, ScalarType::kBFloat16, false) == "blocks of other than 64");
+  BOOST_TEST(asked(narrow, 1, ScalarType::kBFloat16, false) ==
+             "rows of W do not begin and end at multiples of 256 codes");
 }

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_backward_sm90.cu: which of the kernels of fourbit_backward_sm90.cuh computes a product, and on how many
+// slices of W's rows.
+#include "fourbit_backward.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "alignment.h"
+#include "epilogue.cuh"
+#include "fourbit_backward_sm90_multiply.cuh"
+#include "fourbit_decode.h"
+#include "tensor_map.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+using namespace backward;
+
+template <typename T, typename S>
+__global__ void __launch_bounds__(S::kThreads, 1)
+    multiplyBackward(const __grid_constant__ Problem p, const __grid_constant__ CUtensorMap codes,
+                     const __grid_constant__ CUtensorMap x) {
+  using M = Memory<S>;
+  extern __shared__ __align__(1024) unsigned char bytes[];
+  if (ptx::sharedAddress(bytes) != M::kStart) __trap();
+  constexpr int kMultipliers = S::kGroups * kGroup;
+  if (threadIdx.x == kMultipliers) {
+    for (int s = 0; s < M::kSlots; ++s) {
+      ptx::initBarrier(M::full(s), 2);  // copies and absmax
+      ptx::initBarrier(M::empty(s), S::kTurns ? kGroup / 32 : kMultipliers / 32);
+    }
+    ptx::fenceBarrierInit();
+  }
+  ptx::allowNextKernel();
+  ptx::waitForLastKernel();
+  const float factor = fillTable<T, S>(M::kTable, p.w.codeTable);
+  const bool nested = !p.w.absmax.plain;
+  if (nested && threadIdx.x < 256)
+    fourbit::storeShared(M::kByteTable + 4 * threadIdx.x, p.w.absmax.codeTable[threadIdx.x]);
+  __syncthreads();
+  if (threadIdx.x < kMultipliers) {
+    ptx::takeRegisters<S::kMultiplierRegisters>();
+    consume<T, S>(p);
+    return;
+  }
+  ptx::giveRegisters<S::kLoaderRegisters>();
+  const int warp = static_cast<int>(threadIdx.x - kMultipliers) / 32;
+  if (warp > 0) {
+    nested ? loadScales<S, true>(p, warp - 1, factor) : loadScales<S, false>(p, warp - 1, factor);
+  } else if (threadIdx.x == kMultipliers) {
+    copyStages<S>(p, codes, x);
+  }
+}
+
+constexpr int kRun = 4;  // columns
+constexpr int kFinishThreads = 256;
+
+/** Y = epilogue(Σ slices), four columns a thread. \a vectors  the epilogue is none, and Y takes four at a time */
+template <typename T>
+__global__ void __launch_bounds__(kFinishThreads)
+    addBackwardSlices(const float* sums, int slices, DenseView y, Epilogue e, bool vectors) {
+  ptx::allowNextKernel();
+  ptx::waitForLastKernel();
+  const Index entries = y.rows * y.cols, first = kRun * (Index{blockIdx.x} * kFinishThreads + threadIdx.x);
+  if (first >= entries) return;
+  float4 sum = *reinterpret_cast<const float4*>(sums + first);
+  for (int s = 1; s < slices; ++s) {
+    const float4 v = *reinterpret_cast<const float4*>(sums + s * entries + first);
+    sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
+  }
+  const Index i = first / y.cols, j = first % y.cols;
+  if (vectors) {
+    *reinterpret_cast<uint2*>(static_cast<T*>(y.data) + i * y.rowStride + j) =
+        make_uint2(packed<T>(sum.x, sum.y), packed<T>(sum.z, sum.w));
+    return;
+  }
+  storeResult<T>(y, e, sum.x, i, j);
+  storeResult<T>(y, e, sum.y, i, j + 1);
+  storeResult<T>(y, e, sum.z, i, j + 2);
+  storeResult<T>(y, e, sum.w, i, j + 3);
+}
+
+/** Whether runs of columns may be stored and loaded at once. */
+template <typename Void>
+bool takesRuns(const EigenQ::internal::BasicDenseView<Void>& v) {
+  return v.colStride == 1 && v.rowStride % kRun == 0 && isAligned(v.data, 2 * kRun);
+}
+
+/** Whether there is nothing in it but a residual. */
+bool addsOnly(const Epilogue& e) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  return e.alpha == 1 && e.biasAxis == EigenQ::internal::BiasAxis::kNone && e.activation == Activation::kNone &&
+         e.lower == -kInfinity && e.upper == kInfinity && e.sign == 1;
+}
+
+/** How W's rows are split, by estimate. */
+struct Split {
+  Index slices = 1;
+  Index steps = 1;  // stages of a slice
+};
+
+/** \param stage  microseconds of a stage of a tile, measured */
+template <typename S>
+Split splitOf(const QuantizedProduct& p, double stage, Index multiprocessors) {
+  constexpr Index kMostSlices = 16;
+  // The second kernel, and the second-level cache's time for writing and reading sums.
+  constexpr double kSecondKernel = 2.5, kBytesPerMicrosecond = 4.2e6;
+  const Index stages = ceilDiv(p.w.rows, kStageRows);
+  const Index tiles = ceilDiv(p.y.rows, S::kTokens) * ceilDiv(p.y.cols, S::kCols);
+  Split best;
+  double least = std::numeric_limits<double>::infinity();
+  for (Index wanted = 1; wanted <= kMostSlices; ++wanted) {
+    const Index steps = roundUp(ceilDiv(stages, wanted), S::kStepMultiple), slices = ceilDiv(stages, steps);
+    const double bytes = 8.0 * static_cast<double>(slices) * static_cast<double>(p.y.rows * p.y.cols);
+    const double time = static_cast<double>(ceilDiv(tiles * slices, multiprocessors) * steps) * stage +
+                        (slices > 1 ? kSecondKernel + bytes / kBytesPerMicrosecond : 0);
+    if (time >= least) continue;
+    least = time;
+    best = {slices, steps};
+  }
+  return best;
+}
+
+template <typename... Parameters, typename... Arguments>
+void launchEarly(void (*kernel)(Parameters...), Index blocks, int threads, int sharedBytes, Context& context,
+                 const Arguments&... arguments) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(sharedBytes);
+  config.stream = context.stream();
+  config.attrs = &early;
+  config.numAttrs = 1;
+  EIGENQ_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+template <typename T, typename S>
+void run(const QuantizedProduct& p, double stage, Context& context) {
+  Scratch scratch(context);
+  const Split split = splitOf<S>(p, stage, context.multiprocessors());
+  const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
+  const Index xStride = p.x.rows > 1 ? x.stride : roundUp(p.x.cols, 8);  // of one row it may be anything
+  const bool residual = p.epilogue.residual.data != nullptr;
+  const bool vectors = addsOnly(p.epilogue) && takesRuns(p.y) && (!residual || takesRuns(p.epilogue.residual));
+  const bool inPlace = vectors && split.slices == 1;
+  Problem problem{};
+  problem.w = p.w;
+  problem.y = p.y;
+  problem.residual = p.epilogue.residual;
+  problem.residualSign = p.epilogue.residualSign;
+  if (!inPlace) problem.sums = scratch.array<float>(split.slices * p.y.rows * p.y.cols);
+  problem.steps = static_cast<int>(split.steps);
+  problem.slices = static_cast<int>(split.slices);
+  problem.tilesTokens = static_cast<int>(ceilDiv(p.y.rows, S::kTokens));
+  problem.tilesCols = static_cast<int>(ceilDiv(p.y.cols, S::kCols));
+
+  const CUtensorMap codes =
+      tensorMap<2>(static_cast<const char*>(p.w.codes) + p.w.offset / 2, {p.w.cols / 2, p.w.rows}, {p.w.stride / 2},
+                   {S::kLine, kStageRows}, S::kLine == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
+  const CUtensorMap rows = tensorMap<2>(x.data, {2 * p.w.rows, p.y.rows}, {2 * xStride}, {2 * kStageRows, S::kTokens},
+                                        CU_TENSOR_MAP_SWIZZLE_128B);
+  const auto kernel = multiplyBackward<T, S>;
+  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  const Index items = Index{problem.tilesTokens} * problem.tilesCols * problem.slices;
+  launchEarly(kernel, std::min<Index>(items, context.multiprocessors()), S::kThreads, kSharedBytes, context, problem,
+              codes, rows);
+  if (!inPlace)
+    launchEarly(addBackwardSlices<T>, ceilDiv(p.y.rows * p.y.cols, kRun * kFinishThreads), kFinishThreads, 0, context,
+                problem.sums, problem.slices, p.y, p.epilogue, vectors && !residual);
+}
+
+/** With the microseconds of a stage, measured on an H200 at 8192×8192: what slices are chosen by. */
+template <typename T>
+void runFor(const QuantizedProduct& p, Context& context) {
+  if constexpr (std::is_same<T, __nv_bfloat16>::value) {
+    if (p.y.rows <= 8) return run<T, Shape<8, 4, 4, true, true>>(p, 0.35, context);
+    if (p.y.rows <= 16) return run<T, Shape<16, 4, 4, true, true>>(p, 0.5, context);
+  }
+  if (p.y.rows <= 32) return run<T, Shape<32, 4, 3, true>>(p, 0.6, context);
+  if (p.y.rows <= 64) return run<T, Shape<64, 2, 2, false>>(p, 0.8, context);
+  if (p.y.rows <= 128) return run<T, Shape<128, 2, 2, false>>(p, 0.9, context);
+  run<T, Shape<256, 1, 2, false>>(p, 0.87, context);
+}
+
+}  // namespace
+
+const char* refuseFourBitBackward(const QuantizedProduct& p, const Context& context) {
+  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
+  if (p.transposed) return "W is used transposed";
+  const DeviceProperties& device = context.properties();
+  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
+  if (p.x.rows > kBackwardRows) return "more than 512 rows of X";
+  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
+  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
+  if (Index{1} << p.w.blockShift != kBlockSize) return "blocks of other than 64";
+  constexpr Index kMultiple = 256;
+  if (p.w.cols % kMultiple != 0 || p.w.offset % kMultiple != 0 || p.w.stride % kMultiple != 0)
+    return "rows of W do not begin and end at multiples of 256 codes";
+  constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 4;
+  if (p.w.rows > kMost || p.w.cols > kMost) return "more rows or columns than 32 bits count";
+  const AbsmaxView& absmax = p.w.absmax;
+  if (!absmax.plain && absmax.nestedBlockShift < 2) return "nested absmax in blocks of less than 4";
+  if (!isAligned(p.w.codes, 16) || !isAligned(absmax.plain, 16) || !isAligned(absmax.codes, 4))
+    return "codes and absmax are not aligned to 16 bytes";
+  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 227 KiB of shared memory";
+  return nullptr;
+}
+
+void runFourBitBackward(const QuantizedProduct& p, Context& context) {
+  if (p.y.rows == 0 || p.y.cols == 0) return;
+  const DeviceGuard guard(context.device());
+  if (p.x.scalar == ScalarType::kHalf) {
+    runFor<__half>(p, context);
+  } else {
+    runFor<__nv_bfloat16>(p, context);
+  }
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
