@@ -26,11 +26,11 @@ struct Shape {
   Index m, n, k;
 };
 
-// Around the tiles of every instruction set (4, 6, 12 rows; panels of 8, 16, 32 outputs; depth 256), and primes.
-const Shape kShapes[] = {{1, 1, 1},    {1, 33, 64},   {8, 31, 257},  {9, 32, 256},  {13, 7, 15},
-                         {12, 40, 8},  {25, 65, 31},  {3, 129, 97},  {7, 16, 1000}, {31, 5, 300},
-                         {37, 33, 70}, {50, 133, 67}, {40, 133, 300}};  // too many rows for double chains: in place,
-                                                                        // packed
+// Around the tiles of every instruction set (4, 6, 12 rows; panels of 8, 16, 32 outputs; depth 256), primes, and too
+// many rows for double chains.
+const Shape kShapes[] = {{1, 1, 1},      {1, 33, 64},   {8, 31, 257},  {9, 32, 256}, {13, 7, 15},  {12, 40, 8},
+                         {25, 65, 31},   {3, 129, 97},  {7, 16, 1000}, {31, 5, 300}, {37, 33, 70}, {50, 133, 67},
+                         {40, 133, 300}, {2, 130, 416}, {4, 19, 992},  {5, 300, 96}};
 
 enum class Layout { kColMajor, kRowMajor, kStrided };
 
@@ -65,6 +65,27 @@ double magnitude(const QuantizedProduct& p, Index i, Index j) {
   return sum;
 }
 
+/** What 16-bit fixed point adds: half a step of 1/32767 of the largest of 64 values for each value of X, and for each
+ * level of W the 1.6e-5 of its absmax that NF4's are rounded by. */
+double fixedPointError(const QuantizedProduct& p, Index i, Index j) {
+  const auto x = [&](Index k) {
+    return std::abs(double(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]));
+  };
+  double sum = 0;
+  for (Index begin = 0; begin < p.x.cols; begin += 64) {
+    const Index end = std::min<Index>(p.x.cols, begin + 64);
+    double largest = 0;
+    for (Index k = begin; k < end; ++k) largest = std::max(largest, x(k));
+    for (Index k = begin; k < end; ++k) {
+      const double absmax = double(p.w.absmax((p.w.offset + j * p.w.stride + k) >> p.w.blockShift));
+      sum += 0.5 / 32767 * largest * (std::abs(double(p.w.coeff(j, k))) + 1.6e-5 * absmax) + 1.6e-5 * absmax * x(k);
+    }
+  }
+  return sum;
+}
+
+bool isFixedPoint(const internal::Lowering& row) { return std::string(row.name) == "avx2.fourbit-gemv"; }
+
 int g_refusals = 0, g_runs = 0;
 
 void compareWithReference(QuantizedProduct p, Framed y) {
@@ -88,8 +109,9 @@ void compareWithReference(QuantizedProduct p, Framed y) {
     for (Index i = 0; i < p.y.rows; ++i) {
       for (Index j = 0; j < p.y.cols; ++j) {
         // γ of the sum and of the epilogue's few operations; activations have slopes of at most 1.13.
+        const double fixed = isFixedPoint(row) ? fixedPointError(p, i, j) : 0, alpha = double(p.epilogue.alpha);
         const double bound =
-            1.2 * gammaFloat(p.x.cols + 6) * (std::abs(double(p.epilogue.alpha)) * magnitude(p, i, j) + 4);
+            1.2 * (gammaFloat(p.x.cols + 6) * (std::abs(alpha) * magnitude(p, i, j) + 4) + std::abs(alpha) * fixed);
         const double difference = std::abs(double(found.at(i, j)) - double(expected.at(i, j)));
         if (difference <= bound) continue;
         BOOST_ERROR(row.name << " (" << i << ", " << j << ") of " << p.y.rows << "x" << p.y.cols << ", k = " << p.x.cols
@@ -106,13 +128,14 @@ void compareWithReference(QuantizedProduct p, Framed y) {
   }
 }
 
-/** W of the given shape as a window at (row, col) of a larger matrix, so that rows begin at any nibble and block. */
+/** W of the given shape as a window at (row, col) of a larger matrix, col a multiple of \a step: with 1, rows begin at
+ * any nibble and block. */
 template <typename Matrix>
-void sweep(const Matrix& whole, bool transposed) {
+void sweep(const Matrix& whole, bool transposed, Index step = 1) {
   int round = 0;
   for (const Shape& s : kShapes) {
     const Index rows = transposed ? s.n : s.k, cols = transposed ? s.k : s.n;
-    const Index row = round % 3, col = round * 5 % 7;
+    const Index row = round % 3, col = round * 5 % 7 * step;
     if (row + rows > whole.rows() || col + cols > whole.cols()) continue;
     const auto layout = static_cast<Layout>(round % 3), xLayout = static_cast<Layout>(round / 2 % 3);
     Framed x(s.m, s.k, xLayout), y(s.m, s.n, layout);
@@ -152,6 +175,83 @@ BOOST_AUTO_TEST_CASE(everyLoweringAgreesWithTheReference) {
   BOOST_TEST_MESSAGE(g_runs << " runs, " << g_refusals << " refusals");
   // The portable rows and the reference refuse no float product of some shape: a run cannot pass by declining.
   BOOST_TEST(g_runs > 3 * 60);
+}
+
+BOOST_AUTO_TEST_CASE(alignedRowsAgreeWithTheReference) {
+  const Eigen::MatrixXf w = Eigen::MatrixXf::Random(140, 1024);
+  for (const bool transposed : {true, false}) {
+    sweep(NF4Matrix(w), transposed, 64);
+    sweep(NF4Matrix(w, 64, Statistics::kNested), transposed, 32);
+    sweep(FP4Matrix(w, 32), transposed, 32);
+    sweep(NF4Matrix(w, 4096), transposed, 32);
+    // More rows of X than share one decoding, and sums in long chains.
+    const Framed x(270, 128, Layout::kRowMajor), y(270, 140, Layout::kColMajor);
+    const NF4Matrix large(Eigen::MatrixXf::Random(transposed ? 140 : 128, transposed ? 128 : 140));
+    QuantizedProduct p;
+    p.x = x.constView();
+    p.w = large.quantizedView().weights;
+    p.transposed = transposed;
+    compareWithReference(p, y);
+  }
+}
+
+// 16-bit fixed point is for matrices of 2¹⁸ weights and more.
+BOOST_AUTO_TEST_CASE(fixedPointKeepsItsBound) {
+  const Eigen::MatrixXf w = Eigen::MatrixXf::Random(300, 1024).array().cube();
+  const auto check = [](const WeightView& whole, double relativeError) {
+    for (const Index m : {1, 2, 3, 4}) {
+      for (const Index cols : {1024, 992, 1001}) {  // the last step: none, half of one, and an odd number of codes
+        Framed x(m, cols, static_cast<Layout>(m % 3)), y(m, 299, static_cast<Layout>(m / 2));
+        for (Index i = 0; i < m; ++i) {
+          for (Index k = 0; k < cols; ++k) x.at(i, k) *= k % 100 == 7 ? 50.0f : k / 64 == 3 ? 0.0f : 1.0f;  // outliers
+        }
+        QuantizedProduct p;
+        p.x = x.constView();
+        p.w = whole.window(1, 0, 299, cols);
+        compareWithReference(p, y);
+        Framed exact = y, found = y;
+        p.y = exact.view();
+        (internal::hostLowerings().end() - 1)->run(p);
+        p.y = found.view();
+        for (const internal::Lowering& row : internal::hostLowerings()) {
+          if (!isFixedPoint(row) || row.refuse(p)) continue;
+          row.run(p);
+          double error = 0, size = 0;
+          for (Index j = 0; j < 299; ++j) {
+            error += std::pow(double(found.at(0, j)) - double(exact.at(0, j)), 2);
+            size += std::pow(double(exact.at(0, j)), 2);
+          }
+          BOOST_TEST(std::sqrt(error / size) < relativeError);
+        }
+      }
+    }
+  };
+  check(NF4Matrix(w).quantizedView().weights, 1e-4);
+  check(NF4Matrix(w, 256, Statistics::kNested).quantizedView().weights, 1e-4);
+  check(FP4Matrix(w, 32).quantizedView().weights, 1e-4);
+}
+
+BOOST_AUTO_TEST_CASE(fixedPointLeavesWideRangesToFloat) {
+  const NF4Matrix w(Eigen::MatrixXf::Random(300, 1024));
+  Eigen::VectorXf x = Eigen::VectorXf::Ones(1024);
+  for (const float value :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 1e30f, 1e-30f}) {
+    x(77) = value;
+    const Eigen::VectorXf y = w * x;
+    const Eigen::VectorXd exact = Eigen::MatrixXf(w).cast<double>() * x.cast<double>();
+    for (Index j = 0; j < y.size(); ++j) {
+      const double found = double(y(j));
+      const bool same = std::isfinite(exact(j)) ? std::abs(found - exact(j)) <= 1e-5 * std::abs(exact(j)) + 1e-3
+                                                : std::isnan(exact(j)) == std::isnan(found) && !std::isfinite(found);
+      BOOST_TEST_REQUIRE(same, "row " << j << ": expected " << exact(j) << ", found " << found);
+    }
+    const internal::ConstDenseView view{x.data(), ScalarType::kFloat, 1, 1024, 1024, 1};
+    QuantizedProduct p;
+    p.x = view;
+    p.w = w.quantizedView().weights;
+    p.y = {nullptr, ScalarType::kFloat, 1, 300, 300, 1};
+    for (const internal::Lowering& row : internal::hostLowerings()) BOOST_TEST((!isFixedPoint(row) || row.refuse(p)));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(resultsDoNotDependOnTheNumberOfThreads) {

@@ -34,12 +34,14 @@ void runInt8GemmAvx512Vnni(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsAvx512Vnni(const Int8Tile& tile, const double* rowScale, const float* colAbsmax,
                              const float* outliers);
 
+void runFourBitGemvAvx2(const QuantizedProduct& p);
 void runGemmAvx2(const QuantizedProduct& p);
 void runGemvAvx2(const QuantizedProduct& p);
 void dequantizeAvx2(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
 void runAdamAvx2(const AdamStep& step);
 void runLionAvx2(const LionStep& step);
 
+void runFourBitGemvAvx512(const QuantizedProduct& p);
 void runGemmAvx512(const QuantizedProduct& p);
 void runGemvAvx512(const QuantizedProduct& p);
 void dequantizeAvx512(const WeightView& w, const DenseView& y, const Epilogue& epilogue);

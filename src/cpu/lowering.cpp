@@ -4,12 +4,15 @@
 #include "../lowering_log.h"
 #include "cpu_features.h"
 #include "kernels.h"
+#include "operands.h"
 
 #include <iterator>
 
 namespace EigenQ {
 namespace internal {
 namespace {
+
+constexpr Index kFixedPointWeights = Index(1) << 18;
 
 /** Without Wᵀ, the scales of W's rows stand inside the sum: such products use the dequantised values. */
 bool quantizesActivations(const QuantizedProduct& p) { return p.w.int8Activations && p.transposed; }
@@ -33,6 +36,34 @@ const char* refuseGemvShape(const QuantizedProduct& p) {
   return refuseGemmShape(p);
 }
 
+/** Whether 4-bit codes are decoded by whole bytes, and by 32 of one absmax. */
+bool isAligned(const WeightView& w) {
+  return w.format == WeightFormat::kFourBit && w.offset % 32 == 0 && w.stride % 32 == 0;
+}
+
+/** For kernels that walk along rows of any alignment. */
+const char* refuseRowGemv(const QuantizedProduct& p) {
+  if (isAligned(p.w) && p.y.rows > 4) return "more than 4 rows of X: a decoded panel pays off";
+  return refuseGemvShape(p);
+}
+
+template <int MaxRows>
+const char* refuseFourBitGemv(const QuantizedProduct& p) {
+  if (p.w.format != WeightFormat::kFourBit) return "W has no 4-bit codes";
+  if (!p.transposed) return "W is not used transposed: its rows are no dot products";
+  if (p.y.rows > MaxRows) return "too many rows of X: a decoded panel pays off";
+  if (!isAligned(p.w)) return "rows of W do not begin at multiples of 32 codes";
+  if (p.w.cols < 128) return "rows of W too short: sums across lanes would take longer than the products";
+  return refuseGemmShape(p);
+}
+
+/** 16-bit fixed point: exact where it matters little, and far from float's range. */
+const char* refuseFixedPoint(const QuantizedProduct& p) {
+  if (const char* why = refuseFourBitGemv<4>(p)) return why;
+  if (p.w.rows * p.w.cols < kFixedPointWeights) return "W fits the second-level cache: reading it is no bottleneck";
+  return inFixedPointRange(p.x) ? nullptr : "X has a magnitude that is neither 0 nor in [2^-40, 2^40]";
+}
+
 template <const char* (*CpuLacks)(), const char* (*RefuseShape)(const QuantizedProduct&)>
 const char* refuse(const QuantizedProduct& p) {
   const char* lack = CpuLacks();
@@ -43,9 +74,11 @@ const char* refuseNothing(const QuantizedProduct&) { return nullptr; }
 
 constexpr Lowering kHostLowerings[] = {
 #if defined(EIGENQ_HAVE_X86_KERNELS)
-    {"avx512.gemv", refuse<cpuLacksAvx512, refuseGemvShape>, runGemvAvx512},
+    {"avx512.fourbit-gemv", refuse<cpuLacksAvx512, refuseFourBitGemv<3>>, runFourBitGemvAvx512},
+    {"avx512.gemv", refuse<cpuLacksAvx512, refuseRowGemv>, runGemvAvx512},
     {"avx512.gemm", refuse<cpuLacksAvx512, refuseGemmShape>, runGemmAvx512},
-    {"avx2.gemv", refuse<cpuLacksAvx2, refuseGemvShape>, runGemvAvx2},
+    {"avx2.fourbit-gemv", refuse<cpuLacksAvx2, refuseFixedPoint>, runFourBitGemvAvx2},  // relative error some 3e-5
+    {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv>, runGemvAvx2},
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif
     {"portable.gemv", refuse<cpuLacksNothing, refuseGemvShape>, runGemvPortable},

@@ -77,17 +77,17 @@ void storeLine(const Line& line, typename Traits::Storage* y, const Epilogue& e,
 }
 
 template <typename Traits>
-void packTileAs(const ConstDenseView& x, Index row, Index rows, float* packed) {
-  const auto* data = static_cast<const typename Traits::Storage*>(x.data) + row * x.rowStride;
-  for (Index k = 0; k < x.cols; ++k, data += x.colStride, packed += rows) {
+void packTileAs(const ConstDenseView& x, Index row, Index rows, Index col, Index cols, float* packed) {
+  const auto* data = static_cast<const typename Traits::Storage*>(x.data) + row * x.rowStride + col * x.colStride;
+  for (Index k = 0; k < cols; ++k, data += x.colStride, packed += rows) {
     for (Index i = 0; i < rows; ++i) packed[i] = Traits::toFloat(data[i * x.rowStride]);
   }
 }
 
 }  // namespace
 
-void packTile(const ConstDenseView& x, Index row, Index rows, float* packed) {
-  dispatchScalar(x.scalar, [&](auto traits) { packTileAs<decltype(traits)>(x, row, rows, packed); });
+void packTile(const ConstDenseView& x, Index row, Index rows, Index col, Index cols, float* packed) {
+  dispatchScalar(x.scalar, [&](auto traits) { packTileAs<decltype(traits)>(x, row, rows, col, cols, packed); });
 }
 
 void storeTile(const float* acc, Index ld, Index row, Index col, Index rows, Index cols, const DenseView& y,
@@ -115,6 +115,22 @@ void storeTile(const float* acc, Index ld, Index row, Index col, Index rows, Ind
                           data, e, scaleOnly);
       }
     }
+  });
+}
+
+bool inFixedPointRange(const ConstDenseView& x) {
+  constexpr std::uint32_t kLeast = (127 - 40) << 23, kMost = (127 + 40) << 23;
+  return dispatchScalar(x.scalar, [&](auto traits) {
+    const auto* data = static_cast<const typename decltype(traits)::Storage*>(x.data);
+    bool inside = true;
+    for (Index i = 0; i < x.rows; ++i) {
+      for (Index j = 0; j < x.cols; ++j) {
+        const std::uint32_t magnitude =
+            bitsOf(static_cast<float>(traits.toFloat(data[i * x.rowStride + j * x.colStride]))) & 0x7fffffffu;
+        inside &= magnitude == 0 || magnitude - kLeast <= kMost - kLeast;
+      }
+    }
+    return inside;
   });
 }
 

@@ -18,9 +18,7 @@
 #define EIGENQ_CPU_PANEL_KERNELS_H
 
 #include "operands.h"
-#include "row_reader.h"
-#include "tasks.h"
-#include "tile_kernel.h"
+#include "panel_fill.h"
 
 namespace EigenQ {
 namespace internal {
@@ -30,117 +28,166 @@ template <typename Isa, WeightFormat Format>
 struct PanelKernels {
   using Vec = typename Isa::Vec;
   using Reader = RowReader<Isa, Format>;
+  using Fill = PanelFill<Isa, Format>;
+  using Tile = TileKernel<Isa>;
+  using Variant = typename Tile::Variant;
   static constexpr int kLanes = Isa::kLanes;
-  static constexpr int kPanel = TileKernel<Isa>::kPanel;
-  static constexpr Index kDepth = 256;       // a panel of 256×32 floats is 32 KiB
-  static constexpr Index kSuperRows = 768;   // rows of X that share one decoding
-  static constexpr int kFewRows = 8;         // gemv: accumulators for 8 rows fit every register file
-  static constexpr Index kGemvOutputs = 16;  // outputs of a gemv task
+  static constexpr int kPanel = Tile::kPanel, kPanels = Fill::kPanels;
+  static constexpr Index kSlab = Fill::kSlab;  // outputs of a gemm task
+  static constexpr Index kSuperRows = 256;     // rows of X that share one decoding; 256 KiB at a time of them are read
+  static constexpr int kFewRows = 8;           // gemv: accumulators for 8 rows fit every register file
+  static constexpr Index kGemvOutputs = 16;    // outputs of a gemv task
   // Sums in double while decoding, not multiplying, takes most of the time: few rows share it, and there is little of
   // it.
   static constexpr Index kDoubleRows = 36, kDoubleWork = Index(1) << 20;
+  // Products of so few multiplications add short chains, block by block: sums of 256 terms err by half as much.
+  static constexpr Index kShortWork = Index(1) << 22, kShortChain = 8, kBlock = 64;
 
   // ---- gemm -----------------------------------------------------------------------------------------------------
 
-  /** panel[k][kPanel] = w(output + lane, depth + k): rows of W become lanes. */
-  static void fillTransposed(const WeightView& w, Index output, Index depth, Index count, float* panel) {
-    for (int group = 0; group < kPanel; group += kLanes) {
-      const Index row = output + group, rows = least(kLanes, w.rows - row);
-      float* column = panel + group;
-      Reader readers[kLanes];
-      for (int r = 0; r < rows; ++r) readers[r] = Reader(w, row + r, depth);
-      Index k = 0;
-      for (; k + kLanes <= count; k += kLanes, column += kLanes * kPanel) {
-        Vec v[kLanes];
-        for (int r = 0; r < kLanes; ++r) v[r] = r < rows ? readers[r].next() : Isa::zero();
-        Isa::transpose(v);
-        for (int c = 0; c < kLanes; ++c) Isa::store(column + c * kPanel, v[c]);
-      }
-      for (; k < count; ++k, column += kPanel) {
-        for (int r = 0; r < kLanes; ++r) column[r] = r < rows ? w.coeff(row + r, depth + k) : 0.0f;
-      }
-    }
-  }
-
-  /** panel[k][kPanel] = w(depth + k, output + lane): lanes are as stored. */
-  static void fillDirect(const WeightView& w, Index output, Index depth, Index count, float* panel) {
-    for (Index k = 0; k < count; ++k)
-      decodeRow(w, depth + k, output, least(kPanel, w.cols - output), kPanel, panel + k * kPanel);
-  }
-
-  /** out[c] = w(row, col + c) for c < cols; zero up to \a padded. */
-  static void decodeRow(const WeightView& w, Index row, Index col, Index cols, Index padded, float* out) {
-    Reader reader(w, row, col);
-    Index c = 0;
-    for (; c + kLanes <= cols; c += kLanes) Isa::store(out + c, reader.next());
-    for (; c < cols; ++c) out[c] = w.coeff(row, col + c);
-    for (; c < padded; ++c) out[c] = 0.0f;
-  }
-
-  /** Rows [firstRow, firstRow + rows) of X in tiles of tileRows, the last maybe shorter; packed one after the other,
-   * or in place. */
+  /** Rows [firstRow, firstRow + rows) of X in tiles of tileRows, the last maybe shorter; in place, or packed: for each
+   * step of k the tiles one after the other. */
   struct Tiles {
-    Index firstRow, rows, tileRows, depth;
-    typename TileKernel<Isa>::Variant variant;
+    Index firstRow, rows, tileRows, step;
+    Variant variant;
+    bool shortChains;
     const float* packed;  // if kPacked
     const ConstDenseView& x;
 
     Index count() const { return ceilDiv(rows, tileRows); }
     Index rowsOf(Index tile) const { return least(tileRows, rows - tile * tileRows); }
+    Index depthOf(Index k) const { return least(step, x.cols - k); }
+    Index packedAt(Index tile, Index k) const { return k * rows + tile * tileRows * depthOf(k); }
     RowTile operator()(Index tile, Index k) const {
-      const Index row = tile * tileRows;
-      if (packed) return {packed + row * depth + k * rowsOf(tile), 1, rowsOf(tile)};
-      return {static_cast<const float*>(x.data) + (firstRow + row) * x.rowStride + k * x.colStride, x.rowStride,
-              x.colStride};
+      if (packed) return {packed + packedAt(tile, k), 1, rowsOf(tile)};
+      return {static_cast<const float*>(x.data) + (firstRow + tile * tileRows) * x.rowStride + k * x.colStride,
+              x.rowStride, x.colStride};
     }
   };
 
-  /** Outputs [output, output + kPanel) of the tiles [tile, endTile). */
-  static void multiplyPanel(const QuantizedProduct& p, Index output, const Tiles& x, Index tile, Index endTile) {
-    const Index k = p.x.cols;
-    float* panel = scratch(Scratch::kPanel, kDepth * kPanel);
-    float* acc = scratch(Scratch::kTile, kSuperRows * kPanel);
-    const auto whole = TileKernel<Isa>::function(x.tileRows, x.variant);
-    const auto last = TileKernel<Isa>::function(x.rowsOf(endTile - 1), x.variant);
-    for (Index depth = 0; depth == 0 || depth < k; depth += kDepth) {  // k = 0 still clears acc
-      const Index count = least(kDepth, k - depth);
-      (p.transposed ? fillTransposed : fillDirect)(p.w, output, depth, count, panel);
-      float* tileAcc = acc;
-      for (Index t = tile; t < endTile; ++t, tileAcc += x.tileRows * kPanel) {
-        (t + 1 < endTile ? whole : last)(count, x(t, depth), panel, depth == 0, tileAcc);
+  static void packTiles(Tiles& x, Index work) {
+    float* packed = scratch(Scratch::kActivations, x.rows * x.x.cols);
+    const Index tiles = x.count();
+    forEachTask(tiles * ceilDiv(x.x.cols, x.step), work, [&](Index task) {
+      const Index tile = task % tiles, k = task / tiles * x.step;
+      packTile(x.x, x.firstRow + tile * x.tileRows, x.rowsOf(tile), k, x.depthOf(k), packed + x.packedAt(tile, k));
+    });
+    x.packed = packed;
+  }
+
+  /** Tiles [tile, endTile) of X and the outputs of a task, which are sums in acc[panel][row][kPanel]. */
+  struct Share {
+    Index tile, endTile, row, rows;  // rows of y, of which x.firstRow is the first
+    Index output, panels;
+    float* acc;
+  };
+
+  /** acc of one panel (+)= the rows' products with it. */
+  static void multiplyTiles(const Tiles& x, const Share& s, Index depth, const float* panel, float* acc) {
+    const auto whole = Tile::function(x.tileRows, x.variant);
+    const auto last = Tile::function(x.rowsOf(s.endTile - 1), x.variant);
+    const Index count = x.depthOf(depth);
+    for (Index t = s.tile; t < s.endTile; ++t, acc += x.tileRows * kPanel) {
+      const auto multiply = t + 1 < s.endTile ? whole : last;
+      if (x.shortChains && count > kShortChain) {
+        multiplyShortChains(multiply, count, x(t, depth), x.rowsOf(t), panel, depth == 0, acc);
+      } else {
+        multiply(count, x(t, depth), panel, depth == 0, acc);
       }
     }
-    const Index row = tile * x.tileRows, endRow = least(x.rows, endTile * x.tileRows);
-    storeTile(acc, kPanel, x.firstRow + row, output, endRow - row, least(kPanel, p.y.cols - output), p.y, p.epilogue);
+  }
+
+  /** The same for a tile of \a rows rows, in chains of kShortChain, which are added in blocks of kBlock. */
+  static void multiplyShortChains(typename Tile::Function multiply, Index count, RowTile x, Index rows,
+                                  const float* panel, bool first, float* acc) {
+    const Index size = rows * kPanel;
+    float block[Isa::kTileRows * kPanel];
+    for (Index k = 0; k < count; k += kBlock, first = false) {
+      for (Index end = least(count, k + kBlock), chain = k; chain < end; chain += kShortChain) {
+        const RowTile from{x.data + chain * x.depthStride, x.rowStride, x.depthStride};
+        multiply(least(kShortChain, end - chain), from, panel + chain * kPanel, chain == k, block);
+      }
+      for (Index i = 0; i < size; i += kLanes) Tile::addChain(Isa::load(block + i), first, acc + i);
+    }
+  }
+
+  static void multiplyByRows(const QuantizedProduct& p, const Tiles& x, const Share& s) {
+    float* panel = scratch(Scratch::kPanel, Fill::kRowsDepth * kPanel);
+    for (Index depth = 0; depth == 0 || depth < p.x.cols; depth += x.step) {  // k = 0 still clears acc
+      if (depth % Fill::kStreamed == 0) {
+        Fill::streamRows(p.w, s.output, s.panels * kPanel, depth, least(Fill::kStreamed, p.x.cols - depth));
+      }
+      for (Index i = 0; i < s.panels; ++i) {
+        Fill::rows(p.w, s.output + i * kPanel, depth, x.depthOf(depth), panel);
+        multiplyTiles(x, s, depth, panel, s.acc + i * s.rows * kPanel);
+      }
+    }
+  }
+
+  static void multiplyByColumns(const QuantizedProduct& p, const Tiles& x, const Share& s) {
+    float* panels = scratch(Scratch::kPanel, Fill::kColumnsDepth * kSlab);
+    for (Index depth = 0; depth == 0 || depth < p.x.cols; depth += x.step) {
+      Fill::columns(p.w, s.output, depth, x.depthOf(depth), panels);
+      for (Index i = 0; i < s.panels; ++i) {
+        multiplyTiles(x, s, depth, panels + i * Fill::kColumnsDepth * kPanel, s.acc + i * s.rows * kPanel);
+      }
+    }
+  }
+
+  static void store(const QuantizedProduct& p, const Tiles& x, const Share& s) {
+    const Index row = x.firstRow + s.row;
+    if (p.transposed || !Fill::permutesColumns(p.w, s.output)) {
+      for (Index i = 0; i < s.panels; ++i) {
+        const Index output = s.output + i * kPanel;
+        storeTile(s.acc + i * s.rows * kPanel, kPanel, row, output, s.rows, least(kPanel, p.y.cols - output), p.y,
+                  p.epilogue);
+      }
+      return;
+    }
+    constexpr Index kRows = 16;
+    float natural[kRows * kSlab];
+    for (Index r = 0; r < s.rows; r += kRows) {
+      const Index rows = least(kRows, s.rows - r);
+      Fill::restoreColumns(s.acc + r * kPanel, s.rows * kPanel, rows, natural);
+      storeTile(natural, kSlab, row + r, s.output, rows, kSlab, p.y, p.epilogue);
+    }
+  }
+
+  /** Outputs [output, output + panels·kPanel) of the tiles [tile, endTile). */
+  static void multiplyShare(const QuantizedProduct& p, const Tiles& x, Index output, Index panels, Index tile,
+                            Index endTile) {
+    const Index row = tile * x.tileRows, rows = least(x.rows, endTile * x.tileRows) - row;
+    const Index used = least(panels, ceilDiv(p.y.cols - output, kPanel));
+    const Share s{tile, endTile, row, rows, output, used, scratch(Scratch::kTile, rows * used * kPanel)};
+    (p.transposed ? multiplyByRows : multiplyByColumns)(p, x, s);
+    store(p, x, s);
   }
 
   static void gemm(const QuantizedProduct& p) {
     const Index m = p.y.rows, n = p.y.cols, k = p.x.cols, work = m * n * k;
-    const Index panels = ceilDiv(n, kPanel), threads = work < kWorthThreads ? 1 : Index(maxThreads());
-    using Variant = typename TileKernel<Isa>::Variant;
+    const Index threads = work < kWorthThreads ? 1 : Index(maxThreads());
     const bool isFloat = p.x.scalar == ScalarType::kFloat;
+    // A task has as many panels as a slab, fewer where that would leave threads idle: results are the same.
+    const Index panels = p.transposed ? least(kPanels, ceilDiv(ceilDiv(n, kPanel), 4 * threads)) : kPanels;
+    const Index slabs = ceilDiv(n, panels * kPanel);
     // Packing pays when several panels read the rows.
     const Variant variant = isFloat && m <= kDoubleRows && work <= kDoubleWork ? Variant::kInPlaceDouble
-                            : isFloat && panels <= 4                           ? Variant::kInPlace
+                            : isFloat && n <= 4 * kPanel                       ? Variant::kInPlace
                                                                                : Variant::kPacked;
+    const bool shortChains = work <= kShortWork && variant != Variant::kInPlaceDouble;
     // Equal tiles: 13 rows are 7 + 6, not 12 + 1.
     const Index tileRows = ceilDiv(m, ceilDiv(m, Isa::kTileRows));
     const Index superRows = kSuperRows / tileRows * tileRows;
     for (Index firstRow = 0; firstRow < m; firstRow += superRows) {
-      Tiles x{firstRow, least(superRows, m - firstRow), tileRows, k, variant, nullptr, p.x};
-      const Index tiles = x.count();
-      if (variant == Variant::kPacked) {
-        float* packed = scratch(Scratch::kActivations, x.rows * k);
-        forEachTask(tiles, work,
-                    [&](Index t) { packTile(p.x, firstRow + t * tileRows, x.rowsOf(t), packed + t * tileRows * k); });
-        x.packed = packed;
-      }
-      // Few outputs leave threads idle: then they share the rows, and each decodes its panel anew.
-      const Index shares = threads == 1 ? 1 : least(tiles, ceilDiv(2 * threads, panels));
+      const Index step = p.transposed ? Fill::kRowsDepth : Fill::kColumnsDepth;
+      Tiles x{firstRow, least(superRows, m - firstRow), tileRows, step, variant, shortChains, nullptr, p.x};
+      if (variant == Variant::kPacked) packTiles(x, work);
+      // Few outputs leave threads idle: then they share the rows, and each decodes its panels anew.
+      const Index tiles = x.count(), shares = threads == 1 ? 1 : least(tiles, ceilDiv(2 * threads, slabs));
       const Index tilesOfShare = ceilDiv(tiles, shares);
-      forEachTask(panels * shares, work, [&](Index task) {
+      forEachTask(slabs * shares, work, [&](Index task) {
         const Index tile = task % shares * tilesOfShare, endTile = least(tiles, tile + tilesOfShare);
-        if (tile < endTile) multiplyPanel(p, task / shares * kPanel, x, tile, endTile);
+        if (tile < endTile) multiplyShare(p, x, task / shares * panels * kPanel, panels, tile, endTile);
       });
     }
   }
@@ -201,7 +248,7 @@ struct PanelKernels {
     Index xStride = p.x.rowStride;
     if (p.x.scalar != ScalarType::kFloat || (p.x.colStride != 1 && k > 1)) {
       float* packed = scratch(Scratch::kActivations, m * k);
-      for (Index i = 0; i < m; ++i) packTile(p.x, i, 1, packed + i * k);
+      for (Index i = 0; i < m; ++i) packTile(p.x, i, 1, 0, k, packed + i * k);
       x = packed;
       xStride = k;
     }
@@ -219,18 +266,18 @@ struct PanelKernels {
   /** A column-major y is written through transposed panels, any other row by row. */
   static void dequantize(const WeightView& w, const DenseView& y, const Epilogue& epilogue) {
     const bool byColumns = y.rowStride == 1 && y.colStride != 1;
-    const Index colTasks = ceilDiv(w.cols, kDepth);
+    const Index colTasks = ceilDiv(w.cols, Fill::kRowsDepth);
     const DenseView yt = y.transpose();
     const Epilogue transposed = epilogue.transpose();
     forEachTask(ceilDiv(w.rows, kPanel) * colTasks, w.rows * w.cols, [&](Index task) {
-      const Index row = task / colTasks * kPanel, col = task % colTasks * kDepth;
-      const Index rows = least(kPanel, w.rows - row), cols = least(kDepth, w.cols - col);
-      float* tile = scratch(Scratch::kPanel, kDepth * kPanel);
+      const Index row = task / colTasks * kPanel, col = task % colTasks * Fill::kRowsDepth;
+      const Index rows = least(kPanel, w.rows - row), cols = least(Fill::kRowsDepth, w.cols - col);
+      float* tile = scratch(Scratch::kPanel, Fill::kRowsDepth * kPanel);
       if (byColumns) {
-        fillTransposed(w, row, col, cols, tile);
+        Fill::rows(w, row, col, cols, tile);
         storeTile(tile, kPanel, col, row, cols, rows, yt, transposed);
       } else {
-        for (Index i = 0; i < rows; ++i) decodeRow(w, row + i, col, cols, cols, tile + i * cols);
+        for (Index i = 0; i < rows; ++i) Fill::decodeRow(w, row + i, col, cols, cols, tile + i * cols);
         storeTile(tile, cols, row, col, rows, cols, y, epilogue);
       }
     });

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 // The innermost loop: a tile of rows of X times a decoded panel of W, sums in registers.
 //
-// A sum runs over k in three levels: chains of kChain products in registers, kChains of them in a block, and the
-// blocks. One chain of k additions would lose about sqrt(k/2) half-ulps; this loses about sqrt(kChain/2 + kChains/2 +
-// k/128), and costs an addition in memory for kChain fused ones. Where that cost does not matter, chains are added in
-// double: then only the chains themselves round.
+// A sum runs over k in chains of kChain products in registers, which are added in memory. One chain of k additions
+// would lose about sqrt(k/2) half-ulps; this loses about sqrt(kChain/2 + k/kChain). Shorter chains lose less, but
+// interrupt the multiplications: chains of 8 take 1.25 times as long with AVX-512, of 32 1.08 times, of 64 no longer
+// than of 128. Where that does not matter, chains are short and added in double: then only the chains themselves round.
 #ifndef EIGENQ_CPU_TILE_KERNEL_H
 #define EIGENQ_CPU_TILE_KERNEL_H
 
@@ -30,65 +30,67 @@ struct TileKernel {
   using Vec = typename Isa::Vec;
   static constexpr int kLanes = Isa::kLanes;
   static constexpr int kPanel = 2 * kLanes;  // outputs of a panel
-  static constexpr Index kChain = 8, kChains = 8;
-
-  /** to[R][kPanel] (+)= from. */
-  template <int R, typename Block>
-  static void addTile(const Block* from, bool first, float* to) {
-    for (int i = 0; i < R * kPanel; i += kLanes) {
-      const Vec v = loadBlock(from + i);
-      Isa::store(to + i, first ? v : Isa::add(Isa::load(to + i), v));
-    }
-  }
+  static constexpr Index kChain = 64, kDoubleChain = 8;
 
   /** How rows of X are read, and in what their chains are added. */
   enum class Variant { kPacked, kInPlace, kInPlaceDouble };
 
   static void addChain(Vec sum, bool first, float* to) { Isa::store(to, first ? sum : Isa::add(Isa::load(to), sum)); }
   static void addChain(Vec sum, bool first, double* to) { Isa::addWidened(sum, first, to); }
-  static Vec loadBlock(const float* from) { return Isa::load(from); }
-  static Vec loadBlock(const double* from) { return Isa::loadNarrowed(from); }
 
-  /** block[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], one chain. */
-  template <int R, typename Block>
+  /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], one chain. */
+  template <int R, typename Sum>
   static void multiplyChain(Index depth, const float* data, Index rowStride, Index depthStride, const float* panel,
-                            bool first, Block* block) {
-    Vec sum[R][2];
-    for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < 2; ++v) sum[r][v] = Isa::zero();
+                            bool first, Sum* to) {
+    // Few rows have few sums: then each is cut in several, lest every addition wait for the last.
+    constexpr int kSplit = R == 1 ? 4 : R <= 3 ? 2 : 1;
+    Vec sum[kSplit][R][2];
+    for (auto& part : sum) {
+      for (auto& row : part) row[0] = row[1] = Isa::zero();
     }
-    for (Index k = 0; k < depth; ++k, data += depthStride, panel += kPanel) {
+    const auto multiplyAt = [&](Vec(&part)[R][2]) {
       const Vec w0 = Isa::load(panel), w1 = Isa::load(panel + kLanes);
       for (int r = 0; r < R; ++r) {
         const Vec xr = Isa::broadcast(data[r * rowStride]);
-        sum[r][0] = Isa::multiplyAdd(xr, w0, sum[r][0]);
-        sum[r][1] = Isa::multiplyAdd(xr, w1, sum[r][1]);
+        part[r][0] = Isa::multiplyAdd(xr, w0, part[r][0]);
+        part[r][1] = Isa::multiplyAdd(xr, w1, part[r][1]);
       }
+      data += depthStride;
+      panel += kPanel;
+    };
+    Index k = 0;
+    for (; k + kSplit <= depth; k += kSplit) {
+      for (auto& part : sum) multiplyAt(part);
     }
+    for (; k < depth; ++k) multiplyAt(sum[0]);
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < 2; ++v) {
-        addChain(sum[r][v], first, block + r * kPanel + v * kLanes);
+        for (int part = 1; part < kSplit; ++part) sum[0][r][v] = Isa::add(sum[0][r][v], sum[part][r][v]);
+        addChain(sum[0][r][v], first, to + r * kPanel + v * kLanes);
       }
     }
   }
 
-  /** acc[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel]. A packed tile has R rows side by side: its strides are
-   * constants. */
+  /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], in chains of \a chain. A packed tile has R rows side by side:
+   * its strides are constants. */
+  template <int R, bool kPacked, typename Sum>
+  static void multiplyChains(Index depth, Index chain, const RowTile& x, const float* panel, bool first, Sum* to) {
+    const Index rowStride = kPacked ? 1 : x.rowStride, depthStride = kPacked ? R : x.depthStride;
+    for (Index k = 0; k == 0 || k < depth; k += chain, first = false) {  // depth 0 clears
+      multiplyChain<R>(depth - k < chain ? depth - k : chain, x.data + k * depthStride, rowStride, depthStride,
+                       panel + k * kPanel, first, to);
+    }
+  }
+
+  /** acc[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel]. */
   template <int R, Variant kVariant>
   static void multiply(Index depth, const RowTile& x, const float* panel, bool first, float* acc) {
-    constexpr bool kPacked = kVariant == Variant::kPacked, kDouble = kVariant == Variant::kInPlaceDouble;
-    const Index rowStride = kPacked ? 1 : x.rowStride, depthStride = kPacked ? R : x.depthStride;
-    const Index blockDepth = kDouble ? depth + 1 : kChain * kChains;
-    std::conditional_t<kDouble, double, float> block[R * kPanel];
-    for (Index begin = 0; begin < depth || first; begin += blockDepth, first = false) {  // depth 0 clears acc
-      const Index end = depth - begin < blockDepth ? depth : begin + blockDepth;
-      const auto chain = [&](Index k, bool opens) {
-        multiplyChain<R>(end - k < kChain ? end - k : kChain, x.data + k * depthStride, rowStride, depthStride,
-                         panel + k * kPanel, opens, block);
-      };
-      chain(begin, true);
-      for (Index k = begin + kChain; k < end; k += kChain) chain(k, false);
-      addTile<R>(block, first, acc);
+    if constexpr (kVariant == Variant::kInPlaceDouble) {
+      double sums[R * kPanel];
+      multiplyChains<R, false>(depth, kDoubleChain, x, panel, true, sums);
+      for (int i = 0; i < R * kPanel; i += kLanes) addChain(Isa::loadNarrowed(sums + i), first, acc + i);
+    } else {
+      multiplyChains<R, kVariant == Variant::kPacked>(depth, kChain, x, panel, first, acc);
     }
   }
 

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MPL-2.0
+// What the kernels for few rows of X and 4-bit weights share: a row of W is decoded in registers, kStep codes at a
+// time, and multiplied there by every row of X. Internal linkage; see simd.h for the reason.
+//
+//   row of W   │ step 0: kStep codes │ step 1 │ … │ the rest, zeros behind it │     kStep/2 bytes each
+//   scales     │ one for each kGroup codes, gathered where absmax does not lie that way
+//   X          once, in the order in which a step's codes leave their bytes, with zeros behind it
+#ifndef EIGENQ_CPU_FOURBIT_GEMV_H
+#define EIGENQ_CPU_FOURBIT_GEMV_H
+
+#include "operands.h"
+#include "tasks.h"
+
+#include <cstring>
+
+namespace EigenQ {
+namespace internal {
+namespace {
+
+constexpr Index roundUp(Index a, Index b) { return ceilDiv(a, b) * b; }
+
+/** The rows of W, whose blocks hold whole groups of kGroup codes and which begin at multiples of one. */
+template <Index kGroup>
+struct FourBitRows {
+  const WeightView& w;
+
+  Index flat(Index row) const { return w.offset + row * w.stride; }
+  const std::uint8_t* bytes(Index row) const { return static_cast<const std::uint8_t*>(w.codes) + flat(row) / 2; }
+
+  /** The absmax of each group of a row: where they lie, or else \a buffer. */
+  const float* scales(Index row, float* buffer) const {
+    const Index begin = flat(row), groups = ceilDiv(w.cols, kGroup);
+    if (w.absmax.plain && (Index(1) << w.blockShift) == kGroup) return w.absmax.plain + (begin >> w.blockShift);
+    for (Index g = 0; g < groups; ++g) buffer[g] = w.absmax((begin + g * kGroup) >> w.blockShift);
+    return buffer;
+  }
+};
+
+/** The last codes of a row, fewer than kStep, with zeros behind them: no byte behind the row's is read. */
+template <Index kStep>
+struct LastStep {
+  alignas(64) std::uint8_t bytes[kStep / 2] = {};
+  LastStep(const std::uint8_t* codes, Index count) {
+    std::memcpy(bytes, codes, static_cast<std::size_t>((count + 1) / 2));
+  }
+};
+
+/** Row \a row of x as contiguous floats: where it lies, or else \a buffer. */
+inline const float* contiguousRow(const ConstDenseView& x, Index row, float* buffer) {
+  if (x.scalar == ScalarType::kFloat && x.colStride == 1) return static_cast<const float*>(x.data) + row * x.rowStride;
+  packTile(x, row, 1, 0, x.cols, buffer);
+  return buffer;
+}
+
+/** Y's columns in tasks of kOutputs: dot(output, acc) writes acc[r·kOutputs], r < y.rows. */
+template <Index kMaxRows, typename Dot>
+void forEachOutput(const QuantizedProduct& p, const Dot& dot) {
+  constexpr Index kOutputs = 16;
+  const Index m = p.y.rows, n = p.y.cols;
+  forEachTask(ceilDiv(n, kOutputs), m * n * p.x.cols, [&](Index task) {
+    const Index output = task * kOutputs, outputs = least(kOutputs, n - output);
+    float acc[kMaxRows * kOutputs];
+    for (Index j = 0; j < outputs; ++j) dot(output + j, acc + j, kOutputs);
+    storeTile(acc, kOutputs, 0, output, m, outputs, p.y, p.epilogue);
+  });
+}
+
+}  // namespace
+}  // namespace internal
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CPU_FOURBIT_GEMV_H
