@@ -7,7 +7,6 @@
 #include <boost/mpl/list.hpp>
 
 #include "AutodiffSupport.h"
-#include "Graph.h"
 
 using namespace EigenQ;
 using namespace EigenQ::test;
@@ -196,9 +195,9 @@ BOOST_AUTO_TEST_CASE(aCapturedStepRepeatsTheBits) {
   };
   for (int warm = 0; warm < 3; ++warm) step();  // memory, plans, kernels
   const std::vector<MatrixXf> expected = model.gradients();
-  Graph graph(context, step);
+  gpu::Graph graph(context, step);
   model.zeroGrad();
-  for (int times = 0; times < 2; ++times) graph.replay();
+  for (int times = 0; times < 2; ++times) graph.launch();
   expectSameBits(model.gradients(), expected, "replay");
 }
 

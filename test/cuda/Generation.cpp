@@ -2,7 +2,6 @@
 // Generation on the tape: the device's steps are the host's, and a captured step goes on by itself.
 #define BOOST_TEST_MODULE cuda_Generation
 #include "AutodiffSupport.h"
-#include "Graph.h"
 
 #include <stdexcept>
 
@@ -197,9 +196,9 @@ BOOST_AUTO_TEST_CASE(aCapturedStepGoesOn, *needsDevice()) {
   BOOST_TEST((eager.rowwise().maxCoeff() - eager.rowwise().minCoeff()).minCoeff() > 0, "a sequence says one word only");
 
   decoder.start();
-  Graph graph(context, [&] { decoder.step(); });
+  gpu::Graph graph(context, [&] { decoder.step(); });
   for (int i = 0; i < kSteps; ++i) {
-    graph.replay();
+    graph.launch();
     replayed.col(i) = decoder.ids.toHost(context);
   }
   BOOST_TEST((eager == replayed), "eager:\n" << eager << "\nreplayed:\n" << replayed);

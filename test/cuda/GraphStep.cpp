@@ -12,10 +12,11 @@
 #include <string>
 #include <vector>
 
+#include <cuda_runtime_api.h>
+
 #include <unsupported/eigen_q/AutodiffCuda>
 
 #include "Device.h"
-#include "Graph.h"
 #include "autodiff/Support.h"
 
 using namespace EigenQ;
@@ -151,14 +152,14 @@ BOOST_DATA_TEST_CASE(replaysAreStepsToTheBit, boost::unit_test::data::make(kLear
     }
 
   Var loss;
-  Graph graph(context, [&] { loss = replayed.step(inputs); });
+  gpu::Graph graph(context, [&] { loss = replayed.step(inputs); });
   for (int step = kWarm; step < kSteps; ++step) {
     prepare(eager, step);
     const float expected = eager.step(inputs).item();
     prepare(replayed, step);
     replayed.optimizer->prepareReplay();
     replayed.tape.prepareReplay();
-    graph.replay();
+    graph.launch();
     BOOST_TEST(loss.item() == expected, "step " << step << ": loss " << loss.item() << ", eager " << expected);
   }
   for (std::size_t i = 0; i < eager.parameters.size(); ++i) {

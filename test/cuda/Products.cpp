@@ -4,9 +4,9 @@
 #define BOOST_TEST_MODULE DeviceProducts
 #include <boost/test/unit_test.hpp>
 
-#include <functional>
 #include <map>
 
+#include <eigen_q/src/gpu/Graph.h>
 #include <src/cuda/context_state.h>
 #include <src/cuda/device_lowering.h>
 #include <src/cuda/plan_cache.h>
@@ -164,32 +164,6 @@ void sweep(const WeightView& whole, Context& context, Counts& counts) {
     }
   }
 }
-
-/** What \a queue puts on the stream, as a graph. */
-class Graph {
- public:
-  Graph(Context& context, const std::function<void()>& queue) : m_context(context) {
-    EIGENQ_CUDA_CHECK(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal));
-    queue();
-    EIGENQ_CUDA_CHECK(cudaStreamEndCapture(context.stream(), &m_graph));
-    EIGENQ_CUDA_CHECK(cudaGraphInstantiate(&m_executable, m_graph, 0));
-  }
-  ~Graph() {
-    (void)cudaGraphExecDestroy(m_executable);
-    (void)cudaGraphDestroy(m_graph);
-  }
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  void replay() {
-    EIGENQ_CUDA_CHECK(cudaGraphLaunch(m_executable, m_context.stream()));
-    m_context.synchronize();
-  }
-
- private:
-  Context& m_context;
-  cudaGraph_t m_graph = nullptr;
-  cudaGraphExec_t m_executable = nullptr;
-};
 
 }  // namespace
 
@@ -368,12 +342,13 @@ BOOST_AUTO_TEST_CASE(graphsRepeatProducts) {
       };
       if (known) queue();
       const std::size_t plans = context.state().plans().size();
-      Graph graph(context, queue);
+      gpu::Graph graph(context, queue);
       BOOST_TEST(context.state().plans().size() == plans);
       for (const Operand& input : inputs) {
         x.set(input.frame().bytes());
         result.set(start);
-        graph.replay();
+        graph.launch();
+        context.synchronize();
         const Frame replayed = r.y.frame().with(result.toHost());
         const MatrixXd values = valuesOf(input, 40, 256);
         const MatrixXd weights =
