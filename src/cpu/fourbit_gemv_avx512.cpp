@@ -20,7 +20,7 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
-constexpr Index kStep = 128, kGroup = 32, kGroups = kStep / kGroup;
+constexpr Index kStep = 128, kGroup = 32;
 constexpr int kMaxRows = 3;
 
 /** One row of X in the order of a step's look-ups: packed[16·j + lane] = x[8·lane + j]. */
@@ -52,7 +52,8 @@ __attribute__((always_inline)) inline void multiplyStep(const std::uint8_t* code
 
 /** Where a row's scales lie as they are stored: two for a step, which spread over its halves. */
 __m512 spreadPair(const float* scales2) {
-  const __m512 pairs = _mm512_castpd_ps(_mm512_set1_pd(*reinterpret_cast<const double*>(scales2)));
+  const __m128i pair = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales2));
+  const __m512 pairs = _mm512_castsi512_ps(_mm512_broadcastq_epi64(pair));
   return _mm512_permutevar_ps(pairs, _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
 }
 
