@@ -15,6 +15,8 @@ void runDecomposed(const QuantizedProduct& p);  // int8 activations and outlier 
 
 void runGemmPortable(const QuantizedProduct& p);
 void runGemvPortable(const QuantizedProduct& p);
+const char* refuseDequantizeRows(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
+void dequantizeRows(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
 void dequantizePortable(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
 void runAdamPortable(const AdamStep& step);
 void runLionPortable(const LionStep& step);

@@ -87,12 +87,18 @@ constexpr Lowering kHostLowerings[] = {
     {"reference", refuseNothing, runReference},
 };
 
+template <const char* (*CpuLacks)()>
+const char* refuseDequantize(const WeightView&, const DenseView&, const Epilogue&) {
+  return CpuLacks();
+}
+
 constexpr DequantizeLowering kHostDequantizers[] = {
+    {"rows.dequantize", refuseDequantizeRows, dequantizeRows},
 #if defined(EIGENQ_HAVE_X86_KERNELS)
-    {"avx512.dequantize", cpuLacksAvx512, dequantizeAvx512},
-    {"avx2.dequantize", cpuLacksAvx2, dequantizeAvx2},
+    {"avx512.dequantize", refuseDequantize<cpuLacksAvx512>, dequantizeAvx512},
+    {"avx2.dequantize", refuseDequantize<cpuLacksAvx2>, dequantizeAvx2},
 #endif
-    {"portable.dequantize", cpuLacksNothing, dequantizePortable},
+    {"portable.dequantize", refuseDequantize<cpuLacksNothing>, dequantizePortable},
 };
 
 }  // namespace
@@ -110,15 +116,12 @@ void lower(const QuantizedProduct& product) {
 }
 
 void dequantize(const WeightView& w, bool transposed, const DenseView& y, const Epilogue& epilogue) {
-  const DequantizeLowering& row = firstWilling(hostDequantizers());
-  if (logsLowerings()) logChoice(describeDequantize(y), hostDequantizers(), row);
+  const DenseView out = transposed ? y.transpose() : y;  // of W's shape
+  const Epilogue e = transposed ? epilogue.transpose() : epilogue;
+  const DequantizeLowering& row = firstWilling(hostDequantizers(), w, out, e);
+  if (logsLowerings()) logChoice(describeDequantize(y), hostDequantizers(), row, w, out, e);
   reportLowering({LoweringEvent::kDequantize, row.name, nullptr});
-  if (y.rows == 0 || y.cols == 0) return;
-  if (transposed) {
-    row.run(w, y.transpose(), epilogue.transpose());
-  } else {
-    row.run(w, y, epilogue);
-  }
+  if (y.rows > 0 && y.cols > 0) row.run(w, out, e);
 }
 
 }  // namespace internal

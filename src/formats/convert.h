@@ -18,13 +18,24 @@ struct ConvertKernels {
   float (*absmax)(const float* values, Index count);
   /** The same over what lies below \a threshold. */
   float (*absmaxBelow)(const float* values, Index count, float threshold);
+  bool (*holdsNonFinite)(const float* values, Index count);
   bool (*holdsNaN)(const float* values, Index count);
   void (*encodeInt8)(const float* values, Index count, float scale, std::int8_t* codes);
-  /** The 4-bit codes of a block, two a byte; \a padding fills the last nibble of an odd count. */
-  void (*encodeFourBit)(FourBitType type, const float* values, Index count, float reciprocal, std::uint8_t* packed);
-  /** The 8-bit codes of a block; \a thresholds are byteThresholds. */
-  void (*encodeBytes)(const float* values, Index count, float reciprocal, const float* thresholds, std::uint8_t* codes);
+  /** Consecutive blocks, the last maybe partial: 4-bit codes, two a byte, and an absmax a block. */
+  void (*quantizeFourBit)(FourBitType type, const float* values, Index count, Index blockSize, std::uint8_t* packed,
+                          float* absmax);
+  /** The same with 8-bit codes; \a thresholds are byteThresholds. */
+  void (*quantizeBytes)(const float* values, Index count, Index blockSize, const float* thresholds, std::uint8_t* codes,
+                        float* absmax);
+  /** r32(table·scale) of an even number of 4-bit codes. */
+  void (*decodeFourBit)(const std::uint8_t* packed, Index count, const float* table16, float scale, float* out);
+  /** r32(table·scale). */
+  void (*decodeBytes)(const std::uint8_t* codes, Index count, const float* table256, float scale, float* out);
+  /** decodeInt8. */
+  void (*decodeInt8)(const std::int8_t* codes, Index count, float absmax, float* out);
   void (*toFloat)(ScalarType scalar, const void* values, Index count, float* out);
+  /** Rounded once. */
+  void (*fromFloat)(const float* values, Index count, ScalarType scalar, void* out);
 };
 
 struct ConvertLowering {

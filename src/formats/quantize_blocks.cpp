@@ -25,9 +25,9 @@ namespace {
 constexpr Index kTaskValues = Index{1} << 16;  // some ten microseconds of work
 constexpr Index kWorthOfValue = 4;             // a value costs what this many multiplications do
 
-/** Calls \a f(values, count, flat begin) for each block of the flattening, on several threads. */
+/** Calls \a f(values, count, flat begin) for runs of whole blocks that cover the flattening, on several threads. */
 template <typename F>
-void forEachBlock(const ConstDenseView& a, Index blockSize, const F& f) {
+void forEachBlockRun(const ConstDenseView& a, Index blockSize, const F& f) {
   const Index size = a.rows * a.cols;
   if (size == 0) return;
   const Index unit = blockSize / std::gcd(blockSize, a.cols);  // rows that whole blocks fill
@@ -37,11 +37,7 @@ void forEachBlock(const ConstDenseView& a, Index blockSize, const F& f) {
     const Index row = task * rows, taskBegin = row * a.cols;
     part.data = elementAt(a, row, 0);
     part.rows = std::min(rows, a.rows - row);
-    forEachRun(part, blockSize, [&](const float* run, Index begin, Index count) {
-      for (Index i = 0; i < count; i += blockSize) {
-        f(run + i, std::min(blockSize, count - i), taskBegin + begin + i);
-      }
-    });
+    forEachRun(part, blockSize, [&](const float* run, Index begin, Index count) { f(run, count, taskBegin + begin); });
   });
 }
 
@@ -62,9 +58,8 @@ void forEachBlockPart(Index begin, Index count, Index blockSize, F&& f) {
 void quantizeFourBit(const ConstDenseView& a, FourBitType type, Index blockSize, std::uint8_t* packed, float* absmax) {
   assert(isBlockSize(blockSize));
   const ConvertKernels& kernels = convertKernels();
-  forEachBlock(a, blockSize, [&](const float* values, Index count, Index begin) {
-    const float largest = absmax[begin / blockSize] = kernels.absmax(values, count);
-    kernels.encodeFourBit(type, values, count, blockReciprocal(largest), packed + begin / 2);
+  forEachBlockRun(a, blockSize, [&](const float* values, Index count, Index begin) {
+    kernels.quantizeFourBit(type, values, count, blockSize, packed + begin / 2, absmax + begin / blockSize);
   });
 }
 
@@ -73,19 +68,22 @@ void quantizeBlockwise(const ConstDenseView& a, const float* codeTable, Index bl
   assert(isBlockSize(blockSize));
   const ByteThresholds thresholds = byteThresholds(codeTable);
   const ConvertKernels& kernels = convertKernels();
-  forEachBlock(a, blockSize, [&](const float* values, Index count, Index begin) {
-    const float largest = absmax[begin / blockSize] = kernels.absmax(values, count);
-    kernels.encodeBytes(values, count, blockReciprocal(largest), thresholds.data(), codes + begin);
+  forEachBlockRun(a, blockSize, [&](const float* values, Index count, Index begin) {
+    kernels.quantizeBytes(values, count, blockSize, thresholds.data(), codes + begin, absmax + begin / blockSize);
   });
 }
 
 void dequantizeBlockwise(const std::uint8_t* codes, const float* codeTable, const AbsmaxView& absmax, Index blockSize,
                          const DenseView& out) {
   assert(isBlockSize(blockSize));
+  const ConvertKernels& kernels = convertKernels();
   storeRuns(out, [&](Index runBegin, Index count, float* run) {
-    forEachBlockPart(runBegin, count, blockSize, [&](Index block, Index begin, Index end) {
-      const float scale = absmax(block);
-      for (Index i = begin; i < end; ++i) run[i - runBegin] = codeTable[codes[i]] * scale;
+    forEachTask(ceilDiv(count, kTaskValues), count * kWorthOfValue, [&](Index task) {
+      const Index taskBegin = runBegin + task * kTaskValues;
+      const Index taskCount = std::min(kTaskValues, runBegin + count - taskBegin);
+      forEachBlockPart(taskBegin, taskCount, blockSize, [&](Index block, Index begin, Index end) {
+        kernels.decodeBytes(codes + begin, end - begin, codeTable, absmax(block), run + (begin - runBegin));
+      });
     });
   });
 }

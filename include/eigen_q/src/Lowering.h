@@ -54,10 +54,10 @@ struct Lowering {
   void (*run)(const QuantizedProduct&);
 };
 
-/** One way to write a dequantised matrix. */
+/** One way to write a dequantised matrix Y = epilogue(W), all of W's shape. */
 struct DequantizeLowering {
   const char* name;
-  const char* (*refuse)();
+  const char* (*refuse)(const WeightView&, const DenseView&, const Epilogue&);  // as that of a product
   void (*run)(const WeightView&, const DenseView&, const Epilogue&);
 };
 
