@@ -5,6 +5,7 @@
 #include "device_lowering.h"
 #include "fourbit_backward.h"
 #include "fourbit_decode.h"
+#include "fourbit_wgmma.h"
 #include "int8_product.h"
 #include "product_reference.h"
 #include "via_dense.h"
@@ -35,6 +36,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
     {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
     {"wgmma.backward", refuseFourBitBackward, runFourBitBackward},
+    {"wgmma.decode", refuseFourBitWgmma, runFourBitWgmma},
     {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
     {"int8.decode", refuseInt8Decode, runInt8Decode},
     {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},

@@ -30,10 +30,20 @@ __device__ __forceinline__ void joinStream() {
 #endif
 }
 
+/** joinStream() for a kernel whose successor reads memory before it joins: that one is placed only when all that came
+ * before this kernel is visible, so that what it reads early may be of any kernel but this one. */
+__device__ __forceinline__ void joinStreamThenAllow() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 struct LaunchShape {
   dim3 grid;
   unsigned threads;
   std::size_t sharedBytes = 0;  // dynamic
+  unsigned cluster = 1;         // blocks side by side in x that share one another's memory
 };
 
 /** Whether kernels were compiled for this very device, so that joinStream() is what it says: the code of an older
@@ -58,16 +68,23 @@ void launch(bool early, const char* name, void (*kernel)(Parameters...), const L
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.sharedBytes)),
           what.c_str(), __FILE__, __LINE__);
-  cudaLaunchAttribute beforeTheLastEnds = {};
-  beforeTheLastEnds.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  beforeTheLastEnds.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (early) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {shape.cluster, 1, 1};
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.sharedBytes;
   config.stream = context.stream();
-  config.attrs = &beforeTheLastEnds;
-  config.numAttrs = early ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what.c_str(), __FILE__, __LINE__);
 }
 }  // namespace detail

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_wgmma_sm90_finish.cuh: what happens to a tile's sums in registers.
+//
+//   fragment   thread 32w + 4g + c of a warpgroup holds rows 16w + 2g and 16w + 2g + 1 of its 64 rows of W, which are
+//              columns of Y, and of each group of 8 tokens 8i + 2c and 8i + 2c + 1: sums 4i, 4i + 1 of the first row,
+//              4i + 2, 4i + 3 of the other
+#ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_FINISH_CUH
+#define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_FINISH_CUH
+
+#include "epilogue.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace fourbit_wgmma {
+
+constexpr int kGroup = 128;     // threads of a warpgroup
+constexpr int kGroupRows = 64;  // of W
+
+/** What happens to sums on their way to memory. */
+enum class Finish : std::uint8_t {
+  kPairs,  // Y row-major in pairs; alpha, bias of columns, bounds and residual
+  kAny,    // activations, any strides
+};
+
+struct Output {
+  DenseView y;
+  Epilogue epilogue;
+  float* parts = nullptr;  // sums of parts of tiles, as storePart() writes them
+  Finish finish = Finish::kAny;
+};
+
+/** Where a thread's sums lie. */
+struct Place {
+  Index col;    // of the first row; the other's is the next
+  Index token;  // 8i + token and the next
+};
+__device__ __forceinline__ Place placeOf(Index row, Index token) {
+  const int thread = static_cast<int>(threadIdx.x) % kGroup;
+  return {row + thread / 32 * 16 + thread % 32 / 4 * 2, token + thread % 4 * 2};
+}
+
+template <typename T>
+__device__ __forceinline__ std::uint32_t packed(float first, float second) {
+  const T pair[2] = {fromFloat<T>(first), fromFloat<T>(second)};
+  return *reinterpret_cast<const std::uint32_t*>(pair);
+}
+
+// A part: sums of a warpgroup after another, of 16 tokens after another, four of a thread after another's.
+constexpr int kPartTokens = 16, kPartSums = kPartTokens / 2;
+
+template <typename Tiles>
+__device__ __forceinline__ float4* placeOfPart(const Output& out, int part, int group, int sixteen) {
+  const Index first = (Index{part} * Tiles::kGroups + group) * (Tiles::kTokens / kPartTokens) + sixteen;
+  return reinterpret_cast<float4*>(out.parts) + first * (kPartSums / 4) * kGroup + threadIdx.x % kGroup;
+}
+template <typename Tiles>
+__device__ __forceinline__ void storePart(const Output& out, int part, const float (&sums)[Tiles::kSums]) {
+  float4* const to = placeOfPart<Tiles>(out, part, static_cast<int>(threadIdx.x) / kGroup, 0);
+#pragma unroll
+  for (int i = 0; i < Tiles::kSums / 4; ++i)
+    to[i * kGroup] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+}
+template <typename Tiles>
+__device__ __forceinline__ void loadPart(const Output& out, int part, int group, int sixteen,
+                                         float (&sums)[kPartSums]) {
+  const float4* const from = placeOfPart<Tiles>(out, part, group, sixteen);
+#pragma unroll
+  for (int i = 0; i < kPartSums / 4; ++i) {
+    const float4 v = from[i * kGroup];
+    sums[4 * i] = v.x;
+    sums[4 * i + 1] = v.y;
+    sums[4 * i + 2] = v.z;
+    sums[4 * i + 3] = v.w;
+  }
+}
+
+/** The epilogue's value but for its activation. */
+__device__ __forceinline__ float affine(const Epilogue& e, float acc, float bias, float residual) {
+  float v = e.alpha * acc + bias;
+  if (v < e.lower) v = e.lower;
+  if (v > e.upper) v = e.upper;
+  return v * e.sign + e.residualSign * residual;
+}
+
+/** Two neighbours of a row of Y at a time; eight lanes write a sector of 32 bytes. */
+template <typename T, int kCount>
+__device__ __forceinline__ void storePairs(const Output& out, const Place& at, const float (&sums)[kCount]) {
+  const Epilogue& e = out.epilogue;
+  if (at.col >= out.y.cols) return;
+  float bias[2] = {0, 0};
+  if (e.biasAxis != BiasAxis::kNone) {
+    bias[0] = toFloat(static_cast<const T*>(e.bias)[at.col * e.biasStride]);
+    bias[1] = toFloat(static_cast<const T*>(e.bias)[(at.col + 1) * e.biasStride]);
+  }
+#pragma unroll
+  for (int i = 0; i < kCount / 4; ++i) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const Index token = at.token + 8 * i + j;
+      if (token >= out.y.rows) continue;
+      float residual[2] = {0, 0};
+      if (e.residual.data) {
+        const T* const from = static_cast<const T*>(e.residual.data) + token * e.residual.rowStride;
+        residual[0] = toFloat(from[at.col * e.residual.colStride]);
+        residual[1] = toFloat(from[(at.col + 1) * e.residual.colStride]);
+      }
+      *reinterpret_cast<std::uint32_t*>(static_cast<T*>(out.y.data) + token * out.y.rowStride + at.col) = packed<T>(
+          affine(e, sums[4 * i + j], bias[0], residual[0]), affine(e, sums[4 * i + 2 + j], bias[1], residual[1]));
+    }
+  }
+}
+
+/** One value at a time. The loop is not unrolled, as 128 copies of an activation's code are too many: registers cannot
+ * be indexed, so that the sums lie in local memory. */
+template <typename T, int kCount>
+__device__ __forceinline__ void storeSlowly(const Output& out, const Place& at, const float (&sums)[kCount]) {
+  float indexed[kCount];
+#pragma unroll
+  for (int v = 0; v < kCount; ++v) indexed[v] = sums[v];
+#pragma unroll 1
+  for (int v = 0; v < kCount; ++v) {
+    const Index token = at.token + v / 4 * 8 + v % 2, col = at.col + v / 2 % 2;
+    if (token < out.y.rows && col < out.y.cols) storeResult<T>(out.y, out.epilogue, indexed[v], token, col);
+  }
+}
+
+template <typename T, int kCount>
+__device__ __forceinline__ void finish(const Output& out, const Place& at, const float (&sums)[kCount]) {
+  out.finish == Finish::kPairs ? storePairs<T>(out, at, sums) : storeSlowly<T>(out, at, sums);
+}
+
+}  // namespace fourbit_wgmma
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_FOURBIT_WGMMA_SM90_FINISH_CUH

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_wgmma_sm90_tiles.cuh: how a product is cut into tiles, tiles into units of work, and shared memory into
+// stages.
+//
+//   shared memory   │ X: stages of 1, 2 or 4 steps │ codes │ 64 KiB: 256 × [ pair table │ barriers ] │ codes, 36 KiB │
+//
+//   work    tile 0 │ tile 1 │ …        whole tiles in rounds, one a block …
+//           t │ t │ t │ t+1 │ t+1      … and what is left of them by equal shares of K, whose sums a second kernel adds
+#ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
+#define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
+
+#include "fourbit_pair_table.cuh"
+#include "fourbit_wgmma_sm90_decode.cuh"
+#include "fourbit_wgmma_sm90_finish.cuh"
+#include "ptx_sm90.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace fourbit_wgmma {
+
+constexpr int kSharedBytes = 227 << 10;
+// The table of 64 KiB begins at a multiple of its size; beside it are 36 KiB behind and 127 KiB before, as a block's
+// shared memory begins at 1 KiB.
+constexpr int kBehindBytes = 36 << 10;
+constexpr int kFrontBytes = kSharedBytes - kBehindBytes - fourbit::kTableBytes;
+
+constexpr int leastOf(int a, int b) { return a < b ? a : b; }
+
+/** \tparam kTokens_  rows of X of a tile; \tparam kGroups_  warpgroups that multiply, 64 rows of W each; \tparam
+ * kScaled_  whether absmax multiplies the weights rather than the sums */
+template <int kTokens_, int kGroups_, bool kScaled_>
+struct Tiling {
+  static constexpr int kTokens = kTokens_, kGroups = kGroups_;
+  static constexpr bool kScaled = kScaled_;
+  static constexpr int kRows = kGroups * kGroupRows, kThreads = (kGroups + 1) * kGroup;
+  static constexpr int kSums = kTokens / 2;  // of a thread
+  static constexpr int kCodeBytes = kRows * kLine, kScaleBytes = kRows * kSteps * 4;
+  static constexpr int kCodeStageBytes = kCodeBytes + kScaleBytes;
+  static constexpr int kXStepBytes = kTokens * 128;
+  static constexpr int kXSteps = kTokens <= 32 ? 4 : kTokens == 64 ? 2 : 1;  // of a stage of X
+  static constexpr int kXStageBytes = kXSteps * kXStepBytes;
+  static constexpr int kBehind = kBehindBytes / kCodeStageBytes;
+  static constexpr int kBefore = kGroups > 2 && kTokens <= 64 ? 2 : 1;
+  static constexpr int kCodeStages = kBehind + kBefore;
+  static constexpr int kXStages = leastOf(8, (kFrontBytes - kBefore * kCodeStageBytes) / kXStageBytes);
+  // Registers of a thread: at the start those of an equal share, then the copying warps give theirs away.
+  static constexpr int kGivenRegisters = kGroups == 2 ? 40 : kGroups == 3 ? 56 : 32;
+  static constexpr int kTakenRegisters = kGroups == 2 ? 232 : kGroups == 3 ? 152 : 112;
+  static_assert(kXStages >= 2 && kBehind >= 1, "nothing is copied while something is multiplied");
+};
+
+/** Where whole tiles end and shares of K begin. */
+struct Schedule {
+  int blocks = 0;
+  int tiles = 0;
+  int chunks = 0;   // of K
+  int rounds = 0;   // of whole tiles, one a block in each
+  int sharing = 0;  // blocks that share the tiles behind those, at least as many as there are; 0: nothing is left
+
+  EIGENQ_HOST_DEVICE int shared() const { return tiles - rounds * blocks; }
+  /** The first chunk of a block's share, counted through the tiles that are shared. */
+  EIGENQ_HOST_DEVICE int shareOf(int block) const { return shared() * chunks * block / sharing; }
+  /** The last block whose share begins at or before \a chunk. */
+  EIGENQ_HOST_DEVICE int ownerOf(int chunk) const {
+    const int all = shared() * chunks;
+    return ((chunk + 1) * sharing + all - 1) / all - 1;
+  }
+};
+
+struct Problem {
+  Output out;
+  const float* codeTable = nullptr;
+  const void* x = nullptr;  // as fourbit_wgmma_pack.cu leaves it
+  Schedule schedule;
+  int rowTiles = 0;    // of W's rows
+  int tokenTiles = 0;  // of X's
+};
+
+/** Where things lie in the shared window. */
+template <typename Tiles>
+struct Memory {
+  std::uint32_t front, table;
+
+  __device__ __forceinline__ explicit Memory(const void* memory)
+      : front(ptx::sharedAddress(memory)), table(front + kFrontBytes) {
+    if (front % 1024 != 0 || table % fourbit::kTableBytes != 0) __trap();
+  }
+  __device__ __forceinline__ std::uint32_t x(int slot) const { return front + slot * Tiles::kXStageBytes; }
+  __device__ __forceinline__ std::uint32_t codes(int slot) const {
+    return slot < Tiles::kBehind
+               ? table + fourbit::kTableBytes + slot * Tiles::kCodeStageBytes
+               : front + Tiles::kXStages * Tiles::kXStageBytes + (slot - Tiles::kBehind) * Tiles::kCodeStageBytes;
+  }
+  // Barriers lie in the halves of the table's entries that are free.
+  __device__ __forceinline__ std::uint32_t codesFull(int slot) const { return barrier(2 * slot); }
+  __device__ __forceinline__ std::uint32_t codesEmpty(int slot) const { return barrier(2 * slot + 1); }
+  __device__ __forceinline__ std::uint32_t xFull(int slot) const { return barrier(16 + 2 * slot); }
+  __device__ __forceinline__ std::uint32_t xEmpty(int slot) const { return barrier(17 + 2 * slot); }
+
+ private:
+  __device__ __forceinline__ std::uint32_t barrier(int i) const {
+    return table + fourbit::kFreeOffset + i * fourbit::kEntryBytes;
+  }
+};
+
+/** Goes round the slots of a ring. */
+template <int kSlots>
+struct Slot {
+  int index = 0;
+  std::uint32_t parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++index == kSlots) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/** What a block computes at a time. */
+struct Unit {
+  int rowTile, tokenTile, firstChunk, lastChunk;
+  int part;  // where its sums go; kWhole: it is a whole tile
+  static constexpr int kWhole = -1;
+};
+
+/** Tiles that share rows of W follow one another, four of them, so that X stays in the second-level cache. */
+__device__ __forceinline__ void placeTile(const Problem& p, int tile, int& rowTile, int& tokenTile) {
+  constexpr int kBand = 4;
+  const int band = tile / (kBand * p.rowTiles), within = tile - band * kBand * p.rowTiles;
+  const int left = p.tokenTiles - band * kBand, width = left < kBand ? left : kBand;
+  tokenTile = band * kBand + within % width;
+  rowTile = within / width;
+}
+
+/** A block's units, one after another. */
+class Units {
+ public:
+  __device__ __forceinline__ explicit Units(const Problem& p) : m_p(p) {
+    const Schedule& s = p.schedule;
+    const int block = static_cast<int>(blockIdx.x);
+    if (block >= s.sharing) return;
+    m_at = s.shareOf(block);
+    m_end = s.shareOf(block + 1);
+  }
+
+  __device__ __forceinline__ bool next(Unit& unit) {
+    const Schedule& s = m_p.schedule;
+    const int tile = m_round * s.blocks + static_cast<int>(blockIdx.x);
+    if (m_round++ < s.rounds && tile < s.tiles) {
+      placeTile(m_p, tile, unit.rowTile, unit.tokenTile);
+      unit.firstChunk = 0;
+      unit.lastChunk = s.chunks;
+      unit.part = Unit::kWhole;
+      return true;
+    }
+    return nextShare(unit);
+  }
+
+ private:
+  /** A share is no longer than a tile: it touches two at most. */
+  __device__ __forceinline__ bool nextShare(Unit& unit) {
+    if (m_at == m_end) return false;
+    const Schedule& s = m_p.schedule;
+    const int tile = m_at / s.chunks, begin = tile * s.chunks;
+    placeTile(m_p, s.rounds * s.blocks + tile, unit.rowTile, unit.tokenTile);
+    unit.firstChunk = m_at - begin;
+    unit.lastChunk = m_end - begin < s.chunks ? m_end - begin : s.chunks;
+    unit.part = 2 * static_cast<int>(blockIdx.x) + m_parts++;
+    m_at = begin + unit.lastChunk;
+    return true;
+  }
+
+  const Problem& m_p;
+  int m_round = 0, m_parts = 0, m_at = 0, m_end = 0;
+};
+
+/** Adds the parts of the tiles that were shared, in ascending order: a block for each tile (x), 64 rows (y) and 16
+ * tokens (z). */
+template <typename T, typename Tiles>
+__global__ void __launch_bounds__(kGroup) addParts(const __grid_constant__ Problem p) {
+  constexpr int kAtOnce = 4;  // parts whose loads are under way together
+  const Schedule& s = p.schedule;
+  const int begin = static_cast<int>(blockIdx.x) * s.chunks;
+  const int first = s.ownerOf(begin), parts = s.ownerOf(begin + s.chunks - 1) - first + 1;
+  const bool second = s.shareOf(first) < begin;  // the first one's first part is of the tile before
+  float sums[kPartSums] = {};
+  ptx::allowNextKernel();
+  ptx::waitForLastKernel();
+  for (int i = 0; i < parts; i += kAtOnce) {
+    float more[kAtOnce][kPartSums] = {};
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int part = 2 * (first + i + j) + (i + j == 0 && second);
+      if (i + j < parts)
+        loadPart<Tiles>(p.out, part, static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z), more[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+#pragma unroll
+      for (int v = 0; v < kPartSums; ++v) sums[v] += more[j][v];
+    }
+  }
+  int rowTile, tokenTile;
+  placeTile(p, s.rounds * s.blocks + static_cast<int>(blockIdx.x), rowTile, tokenTile);
+  finish<T>(p.out,
+            placeOf(Index{rowTile} * Tiles::kRows + Index{blockIdx.y} * kGroupRows,
+                    Index{tokenTile} * Tiles::kTokens + Index{blockIdx.z} * kPartTokens),
+            sums);
+}
+
+}  // namespace fourbit_wgmma
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
