@@ -294,9 +294,9 @@ BOOST_AUTO_TEST_CASE(largeWeightsAreDecodedBySlabs) {
 
 BOOST_AUTO_TEST_CASE(theTableIsAskedAndTellsItsObserver) {
   Context context;
-  const NF4Matrix host(MatrixXf::Random(64, 128));
+  const NF4Matrix host(MatrixXf::Random(64, 104));  // only dequantize+cublaslt has rows that end inside blocks
   const DeviceWeights w(host.quantizedView().weights, context);
-  const Operand x(40, 128, {}, ScalarType::kHalf, 1, context), y(40, 64, {}, ScalarType::kHalf, 2, context);
+  const Operand x(40, 104, {}, ScalarType::kHalf, 1, context), y(40, 64, {}, ScalarType::kHalf, 2, context);
   const KernelLog log;
   QuantizedProduct p;
   p.x = constant(x.device());
