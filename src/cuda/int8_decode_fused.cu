@@ -15,6 +15,7 @@
 #include "int8_codes.cuh"
 #include "int8_decode.cuh"
 #include "int8_scale.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -182,6 +183,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) fusedKernel(const __grid_constant__ FusedArgs a) {
   extern __shared__ __align__(16) std::int8_t memory[];
   __shared__ Fixed shared;
+  joinStream();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int g = lane / 4, c = lane % 4;
   const Index depth = a.p.w.cols, tiles = (a.p.w.rows + kRows - 1) / kRows;
@@ -232,12 +234,10 @@ Index sharedBytes(const QuantizedProduct& p) {
 template <typename T>
 void launch(const QuantizedProduct& p, Context& context) {
   const FusedArgs args = {p, sharedStride(p.x.cols), hasAlignedRows(p.x)};
-  const int bytes = static_cast<int>(sharedBytes(p));
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(fusedKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const Index tiles = blocksFor(p.w.rows), most = kBlocksPerMultiprocessor * context.multiprocessors();
-  fusedKernel<T><<<static_cast<unsigned>(tiles < most ? tiles : most), kThreads, static_cast<unsigned>(bytes),
-                   context.stream()>>>(args);
-  EIGENQ_CUDA_CHECK_LAUNCH("int8.decode.fused");
+  const LaunchShape shape{static_cast<unsigned>(tiles < most ? tiles : most), kThreads,
+                          static_cast<std::size_t>(sharedBytes(p))};
+  launchEarly("int8.decode.fused", fusedKernel<T>, shape, context, args);
 }
 
 }  // namespace

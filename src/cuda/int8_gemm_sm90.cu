@@ -18,7 +18,9 @@
 // Epilogue 128 values a thread. The scale is r32(sum)·r32(row stat·absmax/127²): three roundings of float beside the
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of
 //          float, and the tile is scaled in double as on the host, as all are that have an activation.
-// Outliers Columns come to shared memory eight at a time and are added with fmaf, in ascending order.
+// Outliers Of 16-bit X, by tensor cores: the sums, as floats in units of absmax/127, take X's columns times W's codes,
+// 16
+//          columns at a time. Others come to shared memory eight at a time and are added with fmaf, in ascending order.
 // Needs    sm_90a, k ≤ 2¹⁷, rows of W at 16-byte boundaries (the copy engine). It fills what it copies from beyond the
 //          matrix with zeros, so that no size need be a multiple of anything.
 #include <cuda.h>
@@ -29,7 +31,7 @@
 
 #include "alignment.h"
 #include "int8_wgmma_finish.cuh"
-#include "tensor_map.h"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -55,27 +57,6 @@ __device__ __forceinline__ TileAt tileAt(const WgmmaArgs& a, Index t) {
   return {first + within % height, within / height};
 }
 
-/** Stages in the order they are used, with the parity that a barrier's phase has in this round of the ring. */
-template <int kStages>
-struct Ring {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-/** What wgmma reads at a shared address that is a multiple of 1024, or 32·j bytes (a slice of k) behind one: rows of
- * 128 bytes one after another, swizzled. Bits 0-13: address/16. 16-29: distance between slices of k within the pattern,
- * which has none: 1. 32-45: from one group of eight rows to the next, 1024/16. 62-63: pattern of 128 bytes, 1. */
-__device__ __forceinline__ std::uint64_t wgmmaOperand(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | std::uint64_t{1} << 16 |
-         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
-}
-
 /** The copying thread. */
 template <int kTileQ>
 __device__ __forceinline__ void produce(const CUtensorMap& mapP, const CUtensorMap& mapQ, const WgmmaArgs& a,
@@ -91,34 +72,9 @@ __device__ __forceinline__ void produce(const CUtensorMap& mapP, const CUtensorM
       ptx::wait(ptx::sharedAddress(&shared.empty[ring.stage]), ring.parity ^ 1);
       ptx::arriveExpecting(full, Tiles::kStageBytes);  // what lies beyond the matrix counts too
       ptx::copyBox(to, &mapP, step * kTileK, rowP, full);
-      ptx::copyBox(to + Tiles::kBytesA, &mapQ, step * kTileK, rowQ, full);
+      ptx::copyBox(to + kBytesP, &mapQ, step * kTileK, rowQ, full);
     }
   }
-}
-
-/** One tile's sums. A stage goes back one step late, when the products that read it are known to be over. */
-template <int kTileQ>
-__device__ __forceinline__ void multiplyTile(const WgmmaArgs& a, SharedMemory<kTileQ>& shared, int warpgroup,
-                                             Ring<Tiling<kTileQ>::kStages>& ring, int (&sums)[kTileQ / 2]) {
-  using Tiles = Tiling<kTileQ>;
-  const bool speaksForWarp = threadIdx.x % 32 == 0;
-  int previous = 0;
-  for (int step = 0; step < a.steps; ++step, ring.advance()) {
-    ptx::wait(ptx::sharedAddress(&shared.full[ring.stage]), ring.parity);
-    const std::uint32_t from = ptx::sharedAddress(shared.stages[ring.stage]);
-    const std::uint64_t operandA = wgmmaOperand(from + warpgroup * kGroupRows * kTileK);
-    const std::uint64_t operandB = wgmmaOperand(from + Tiles::kBytesA);
-    ptx::wgmmaFence();
-#pragma unroll
-    for (int j = 0; j < kTileK / 32; ++j)  // 32 bytes are 2 units of the address field
-      ptx::wgmmaS8(sums, operandA + 2 * j, operandB + 2 * j, step > 0 || j > 0);
-    ptx::wgmmaCommit();
-    ptx::wgmmaWait<1>();
-    if (step > 0 && speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
-    previous = ring.stage;
-  }
-  ptx::wgmmaWait<0>();
-  if (speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
 }
 
 /** A warpgroup that multiplies. */
@@ -128,20 +84,29 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
   const Place place = placeOf(thread % kGroup);
   Own<kTileQ>& own = shared.own[warpgroup];
   const int count = kFinish == Finish::kRound ? 0 : outlierCount(a.p.activations);
+  const bool tooMany = kFinish == Finish::kPacked && count > kMostPacked;
   Ring<Tiling<kTileQ>::kStages> ring;
   for (Index t = blockIdx.x; t < a.tilesP * a.tilesQ; t += gridDim.x) {
     const TileAt at = tileAt(a, t);
     const Part part = {at.p * kTileP + warpgroup * kGroupRows, at.q * kTileQ, 1 + warpgroup};
     const Stats<kTileQ> stats(a, part);
+    if (kFinish == Finish::kPacked && count > 0 && !tooMany) {
+      ptx::syncThreads(part.barrier, kGroup);  // what lies there has been used
+      askForPacked<kTileQ>(a, part, 0, own);
+    }
     int sums[kTileQ / 2];
-    multiplyTile<kTileQ>(a, shared, warpgroup, ring, sums);
-    if (kFinish == Finish::kAny || !stats.share(part, own)) {
+    multiplyStages(shared, a.steps, warpgroup, ring, sums);
+    if (kFinish == Finish::kAny || tooMany || !stats.template share<kFinish == Finish::kPacked>(a, part, own)) {
       finishSlowly<T, kTileQ>(a, part, place, count, sums);
       continue;
     }
     float values[kTileQ / 2];
-    scale<kTileQ>(own, place, sums, values);
-    if (kFinish == Finish::kAffine && count > 0) addOutliers<kTileQ>(a, part, place, count, own, values);
+    if constexpr (kFinish == Finish::kPacked) {
+      scaleWithPacked<T, kTileQ>(a, part, place, count, own, sums, values);
+    } else {
+      scale<kTileQ>(own, place, sums, values);
+      if (kFinish == Finish::kAffine && count > 0) addOutliers<kTileQ>(a, part, place, count, own, values);
+    }
     finishFast<T, kTileQ, kFinish>(a, part, place, values);
   }
 }
@@ -160,6 +125,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::fenceBarrierInit();
   }
   __syncthreads();
+  ptx::allowNextKernel();
+  ptx::waitForLastKernel();
   // Registers: 168 a thread at the start; 128·40 + 256·232 fit in 65536.
   if (threadIdx.x >= kConsumers) {
     ptx::giveRegisters<40>();
@@ -170,30 +137,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-/** Codes in boxes of \a boxRows rows and kTileK columns. */
-CUtensorMap boxesOf(const std::int8_t* codes, Index rows, Index cols, Index stride, int boxRows) {
-  return tensorMap<2>(codes, {cols, rows}, {stride}, {kTileK, boxRows}, CU_TENSOR_MAP_SWIZZLE_128B);
-}
-
 /** Whether pairs of elements along rows may be loaded at once, from even columns on. */
 bool takesPairs(const ConstDenseView& v, Index bytes) {
   return v.colStride == 1 && v.rowStride % 2 == 0 && isAligned(v.data, 2 * bytes);
 }
 
 /** \param bytes  of an element of Y */
-Finish finishOf(const DeviceDecomposedProduct& p, Index bytes) {
-  const Epilogue& e = p.epilogue;
-  const DenseView& y = p.y;
+Finish finishOf(const DenseView& y, const Epilogue& e, bool outliers, Index bytes) {
   const Index atOnce = bytes == 2 ? 8 : 2;
   const bool vectors =
       y.colStride == 1 && y.rowStride % atOnce == 0 && y.cols % atOnce == 0 && isAligned(y.data, atOnce * bytes);
   const bool bias = e.biasAxis == BiasAxis::kNone || (e.biasStride == 1 && isAligned(e.bias, 2 * bytes));
   const bool residual = !e.residual.data || takesPairs(e.residual, bytes);
   if (!vectors || !bias || !residual || e.activation != Activation::kNone) return Finish::kAny;
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const bool nothing = !p.activations.outlierCount && e.alpha == 1 && e.biasAxis == BiasAxis::kNone &&
-                       e.lower == -kInfinity && e.upper == kInfinity && e.sign == 1 && !e.residual.data;
-  return nothing ? Finish::kRound : Finish::kAffine;
+  return !outliers && isPlain(e) ? Finish::kRound : Finish::kAffine;
 }
 
 /** Tiles in the time of one, on so many multiprocessors. */
@@ -208,6 +165,7 @@ struct Launch {
   Index strideP;
   Index strideQ;
   Index depth;
+  bool early;  // behind a kernel that joined the stream
 };
 
 template <typename T, int kTileQ, Finish kFinish>
@@ -220,31 +178,71 @@ void launch(Launch& l, Context& context) {
   const auto kernel = wgmmaKernel<T, kTileQ, kFinish>;
   constexpr int kBytes = sizeof(SharedMemory<kTileQ>) + 1024;  // to start at a multiple of 1024
   static_assert(kBytes <= 227 * 1024, "a block of sm_90 has 227 KB");
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const Index blocks = std::min<Index>(a.tilesP * a.tilesQ, context.multiprocessors());
-  kernel<<<static_cast<unsigned>(blocks), kThreads, kBytes, context.stream()>>>(mapP, mapQ, a);
-  EIGENQ_CUDA_CHECK_LAUNCH("int8.wgmma");
+  const unsigned blocks = static_cast<unsigned>(std::min<Index>(a.tilesP * a.tilesQ, context.multiprocessors()));
+  const LaunchShape shape{blocks, kThreads, kBytes};
+  if (l.early) return launchEarly("int8.wgmma", kernel, shape, context, mapP, mapQ, a);
+  internal::launch("int8.wgmma", kernel, shape, context, mapP, mapQ, a);
 }
 
-template <typename T, int kTileQ>
-void launch(Launch& l, Context& context) {
-  switch (finishOf(l.args.p, static_cast<Index>(sizeof(T)))) {
+template <typename T>
+void launchNarrow(Launch& l, Finish finish, Context& context) {
+  switch (finish) {
     case Finish::kRound:
-      return launch<T, kTileQ, Finish::kRound>(l, context);
+      return launch<T, 128, Finish::kRound>(l, context);
     case Finish::kAffine:
-      return launch<T, kTileQ, Finish::kAffine>(l, context);
+      return launch<T, 128, Finish::kAffine>(l, context);
+    case Finish::kPacked:
+      if constexpr (sizeof(T) == 2) return launch<T, 128, Finish::kPacked>(l, context);
+      break;
     case Finish::kAny:
-      return launch<T, kTileQ, Finish::kAny>(l, context);
+      return launch<T, 128, Finish::kAny>(l, context);
   }
 }
 
 template <typename T>
 void launch(Launch& l, Context& context) {
-  // A tile of 256 columns takes twice as long as one of 128, less some traffic.
+  Finish finish = finishOf(l.args.p.y, l.args.p.epilogue, l.args.p.activations.outlierCount != nullptr,
+                           static_cast<Index>(sizeof(T)));
+  if (l.args.sideP.packed) finish = Finish::kPacked;
+  // A tile of 256 columns takes twice as long as one of 128, less some traffic. Its sums leave no registers for
+  // anything but scaling: with outliers, spilled ones made it a tenth slower than two narrow tiles at k = 4096.
   const int sms = context.multiprocessors();
   const Index wide = 2 * roundsOf(l.args.sizeP, l.args.sizeQ, 256, sms);
   const Index narrow = roundsOf(l.args.sizeP, l.args.sizeQ, 128, sms);
-  wide <= narrow ? launch<T, 256>(l, context) : launch<T, 128>(l, context);
+  if (finish == Finish::kRound && wide <= narrow) return launch<T, 256, Finish::kRound>(l, context);
+  launchNarrow<T>(l, finish, context);
+}
+
+/** Y's columns are contiguous: p runs over them, and over rows of W. */
+bool transposes(const DeviceDecomposedProduct& p) { return p.y.rowStride == 1 && p.y.colStride != 1; }
+
+constexpr Index kPackedRows = 128;  // a tile's
+
+void run(const DeviceDecomposedProduct& p, const GatheredOutliers& gathered, const PackedOutliers& packed, bool early,
+         Context& context) {
+  assert(p.activations.stride % kCodeAlignment == 0 && isAligned(p.activations.codes, kCodeAlignment));
+  const Side x = {true, p.activations.rowStats, gathered.x, gathered.xStride, packed.x, packed.xStride};
+  const Side w = {false, p.w.rowAbsmax, gathered.w, gathered.wStride, packed.w, packed.wStride};
+  const bool transpose = transposes(p);
+  Launch l = {};
+  l.early = early;
+  l.args.p = p;
+  l.args.sideP = transpose ? w : x;
+  l.args.sideQ = transpose ? x : w;
+  if (transpose) {
+    l.args.p.y = p.y.transpose();
+    l.args.p.epilogue = p.epilogue.transpose();
+  }
+  l.args.plain = isPlain(p.epilogue);
+  l.args.sizeP = l.args.p.y.rows;
+  l.args.sizeQ = l.args.p.y.cols;
+  l.args.steps = static_cast<int>(ceilDiv(p.w.cols, kTileK));
+  l.codesP = transpose ? codesOf(p.w) : p.activations.codes;
+  l.codesQ = transpose ? p.activations.codes : codesOf(p.w);
+  l.strideP = transpose ? p.w.stride : p.activations.stride;
+  l.strideQ = transpose ? p.activations.stride : p.w.stride;
+  l.depth = p.w.cols;
+  dispatchDeviceScalar(p.y.scalar, [&](auto tag) { launch<typename decltype(tag)::type>(l, context); });
 }
 
 }  // namespace
@@ -260,32 +258,29 @@ const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Contex
   return nullptr;
 }
 
+bool takesPackedOutliers(const DeviceDecomposedProduct& p) {
+  if (p.y.scalar == ScalarType::kFloat || p.x.scalar != p.y.scalar || p.outlierWeights.data) return false;
+  const bool transpose = transposes(p);
+  return finishOf(transpose ? p.y.transpose() : p.y, transpose ? p.epilogue.transpose() : p.epilogue, true, 2) ==
+         Finish::kAffine;
+}
+
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
-  assert(p.activations.stride % kCodeAlignment == 0 && isAligned(p.activations.codes, kCodeAlignment));
-  const DeviceGuard guard(context.device());
   Scratch scratch(context);
-  const GatheredOutliers outliers = gatherOutliers(p, scratch, context);
-  const Side x = {true, p.activations.rowStats, outliers.x, outliers.xStride};
-  const Side w = {false, p.w.rowAbsmax, outliers.w, outliers.wStride};
-  const bool transpose = p.y.rowStride == 1 && p.y.colStride != 1;
-  Launch l = {};
-  l.args.p = p;
-  l.args.sideP = transpose ? w : x;
-  l.args.sideQ = transpose ? x : w;
-  if (transpose) {
-    l.args.p.y = p.y.transpose();
-    l.args.p.epilogue = p.epilogue.transpose();
-  }
-  l.args.sizeP = l.args.p.y.rows;
-  l.args.sizeQ = l.args.p.y.cols;
-  l.args.steps = static_cast<int>(ceilDiv(p.w.cols, kTileK));
-  l.codesP = transpose ? codesOf(p.w) : p.activations.codes;
-  l.codesQ = transpose ? p.activations.codes : codesOf(p.w);
-  l.strideP = transpose ? p.w.stride : p.activations.stride;
-  l.strideQ = transpose ? p.activations.stride : p.w.stride;
-  l.depth = p.w.cols;
-  dispatchDeviceScalar(p.y.scalar, [&](auto tag) { launch<typename decltype(tag)::type>(l, context); });
+  DeviceDecomposedProduct d = p;
+  if (!p.activations.outlierCount || !takesPackedOutliers(p))
+    return run(d, gatherOutliers(p, scratch, context), {}, false, context);
+  run(d, {}, packOutliers(d, {}, nullptr, kPackedRows, scratch, context), false, context);
+}
+
+void runDecomposedWgmma(const DeviceDecomposedProduct& p, const Int8Codes& codes, std::uint32_t* outlierMarks,
+                        Context& context) {
+  Scratch scratch(context);
+  DeviceDecomposedProduct d = p;
+  PackedOutliers packed;
+  if (outlierMarks) packed = packOutliers(d, codes, outlierMarks, kPackedRows, scratch, context);
+  run(d, {}, packed, true, context);
 }
 
 }  // namespace internal

@@ -3,6 +3,8 @@
 #ifndef EIGENQ_CUDA_INT8_KERNELS_H
 #define EIGENQ_CUDA_INT8_KERNELS_H
 
+#include <limits>
+
 #include "int8_product.h"
 
 namespace EigenQ {
@@ -10,17 +12,33 @@ namespace gpu {
 namespace internal {
 
 /** The codes of row 0. */
-inline const std::int8_t* codesOf(const WeightView& w) { return static_cast<const std::int8_t*>(w.codes) + w.offset; }
+EIGENQ_HOST_DEVICE inline const std::int8_t* codesOf(const WeightView& w) { return static_cast<const std::int8_t*>(w.codes) + w.offset; }
 
 /** Whether every row of codes starts at a 16-byte boundary and ends at one. */
 inline bool hasAlignedRows(const WeightView& w) {
   return isAligned(codesOf(w), kCodeAlignment) && w.stride % kCodeAlignment == 0 && w.cols % kCodeAlignment == 0;
 }
 
+/** Whether the epilogue is y = acc. */
+inline bool isPlain(const Epilogue& e) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  return e.alpha == 1 && e.biasAxis == EigenQ::internal::BiasAxis::kNone && e.activation == Activation::kNone &&
+         e.lower == -kInfinity && e.upper == kInfinity && e.sign == 1 && !e.residual.data;
+}
+
+const char* refuseDecomposedStream(const DeviceDecomposedProduct& p, const Context& context);
+void runDecomposedStream(const DeviceDecomposedProduct& p, Context& context);
+/** Behind quantizeInt8Tokens(), with what it marked; null: nothing. */
+void runDecomposedStream(const DeviceDecomposedProduct& p, const std::uint32_t* outlierMarks, Context& context);
 const char* refuseDecomposedDecode(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedDecode(const DeviceDecomposedProduct& p, Context& context);
 const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context);
+/** Behind quantizeInt8Tokens(), as above. Marks only where takesPackedOutliers(). */
+void runDecomposedWgmma(const DeviceDecomposedProduct& p, const Int8Codes& codes, std::uint32_t* outlierMarks,
+                        Context& context);
+/** Whether the product's outliers may be multiplied by tensor cores of its scalar type. */
+bool takesPackedOutliers(const DeviceDecomposedProduct& p);
 const char* refuseDecomposedCublasLt(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedCublasLt(const DeviceDecomposedProduct& p, Context& context);
 const char* refuseDecomposedReference(const DeviceDecomposedProduct& p, const Context& context);
@@ -39,6 +57,22 @@ struct GatheredOutliers {
 
 /** Nothing where the product has no outliers. */
 GatheredOutliers gatherOutliers(const DeviceDecomposedProduct& p, Scratch& scratch, Context& context);
+
+/** The first outlier columns of X, and of W's codes, in X's 16-bit type: operands of tensor cores. Value o of row i is
+ * at (o / 16·stride + i)·16 + o % 16; zeros behind the last up to a multiple of 16. */
+constexpr Index kPackedAtOnce = 16;
+constexpr Index kMostPacked = 256;
+struct PackedOutliers {
+  const void* x = nullptr;
+  Index xStride = 0;
+  const void* w = nullptr;
+  Index wStride = 0;
+};
+
+/** Packs the outliers that \a p lists; or with \a marks, lists those first, for \a p, and clears their codes. X and Y
+ * are of the same type. \param rowMultiple  rows are there up to a multiple of it, with anything in them */
+PackedOutliers packOutliers(DeviceDecomposedProduct& p, const Int8Codes& codes, const std::uint32_t* marks,
+                            Index rowMultiple, Scratch& scratch, Context& context);
 
 /** A window of Y's integer sums. */
 struct SumWindow {

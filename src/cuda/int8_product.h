@@ -64,6 +64,8 @@ DeviceActivations quantizeActivations(const ConstDenseView& x, float threshold, 
 
 // Rows of deviceLowerings(), in this order. The LLM.int8() ones take weights with int8Activations, transposed; the last
 // takes all of these.
+const char* refuseInt8Stream(const QuantizedProduct& p, const Context& context);
+void runInt8Stream(const QuantizedProduct& p, Context& context);
 const char* refuseInt8DecodeFused(const QuantizedProduct& p, const Context& context);
 void runInt8DecodeFused(const QuantizedProduct& p, Context& context);
 const char* refuseInt8Decode(const QuantizedProduct& p, const Context& context);

@@ -11,24 +11,21 @@
 #include "epilogue.cuh"
 #include "int8_kernels.h"
 #include "int8_scale.cuh"
-#include "ptx_sm90.cuh"
+#include "int8_stages_sm90.cuh"
+#include "ptx.cuh"
+#include "ptx_shared.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
 namespace wgmma {
 
-constexpr int kTileP = 128;
-constexpr int kTileK = 128;     // bytes: the width of the swizzle
-constexpr int kGroup = 128;     // threads of a warpgroup
-constexpr int kGroupRows = 64;  // of a tile
 constexpr int kOutliersAtOnce = 8;
 
 template <int kTileQ>
 struct Tiling {
-  static constexpr int kBytesA = kTileP * kTileK;
   static constexpr int kBytesB = kTileQ * kTileK;
-  static constexpr int kStageBytes = kBytesA + kBytesB;
+  static constexpr int kStageBytes = kBytesP + kBytesB;
   static constexpr int kStages = kTileQ == 256 ? 4 : 6;  // 192 KB
 };
 
@@ -36,10 +33,18 @@ struct Tiling {
  * one may still multiply while the other finishes its half of a tile. */
 template <int kTileQ>
 struct Own {
-  alignas(16) float outliersP[kOutliersAtOnce][kGroupRows];
-  alignas(16) float outliersQ[kOutliersAtOnce][kTileQ];
+  union {
+    struct {
+      alignas(16) float outliersP[kOutliersAtOnce][kGroupRows];
+      alignas(16) float outliersQ[kOutliersAtOnce][kTileQ];
+    };
+    alignas(16) char packed[kGroupRows + kTileQ][32];  // a chunk of packed outliers: rows of P, then of Q
+  };
   alignas(16) float statsP[kGroupRows];
   alignas(16) float statsQ[kTileQ];
+  // Around packed outliers: 1 in statsX where X is not that side, and here where W is not.
+  alignas(16) float weightP[kGroupRows];
+  alignas(16) float weightQ[kTileQ];
 };
 
 /** Shared memory; stages at multiples of 1024, as the swizzle pattern asks. */
@@ -55,8 +60,10 @@ struct SharedMemory {
 struct Side {
   bool isX;
   const float* stats;
-  const float* gathered;  // outlier columns, as in GatheredOutliers
+  const float* gathered;  // outlier columns, as in GatheredOutliers...
   Index gatheredStride;
+  const void* packed;  // ...or as in PackedOutliers
+  Index packedStride;
 };
 
 struct WgmmaArgs {
@@ -67,7 +74,8 @@ struct WgmmaArgs {
   Index sizeQ;
   Index tilesP;
   Index tilesQ;
-  int steps;  // of kTileK
+  int steps;   // of kTileK
+  bool plain;  // there is no epilogue
 };
 
 /** A warpgroup's part of a tile. */
@@ -106,15 +114,21 @@ struct Stats {
     }
   }
 
-  /** Puts them where the warpgroup sees them. \returns whether those of the part are all ordinary. */
-  __device__ __forceinline__ bool share(const Part& part, Own<kTileQ>& own) const {
+  /** Puts them where the warpgroup sees them; for packed outliers, those of X and of W apart and by 1/127.
+   * \returns whether those of the part are all ordinary. */
+  template <bool kPacked>
+  __device__ __forceinline__ bool share(const WgmmaArgs& a, const Part& part, Own<kTileQ>& own) const {
+    constexpr float kUnit = 1.0f / 127;
     ptx::syncThreads(part.barrier, kGroup);  // the last tile's have been used
     bool ordinary = true;
 #pragma unroll
     for (int e = 0; e < kEach; ++e) {
       const int i = static_cast<int>(threadIdx.x) % kGroup + e * kGroup;
-      if (i < kGroupRows + kTileQ) (i < kGroupRows ? own.statsP[i] : own.statsQ[i - kGroupRows]) = values[e];
       ordinary = ordinary && isOrdinary(values[e]);
+      if (i >= kGroupRows + kTileQ) continue;
+      const bool ofP = i < kGroupRows, ofX = (ofP ? a.sideP : a.sideQ).isX;
+      (ofP ? own.statsP[i] : own.statsQ[i - kGroupRows]) = !kPacked ? values[e] : ofX ? values[e] * kUnit : 1.0f;
+      if (kPacked) (ofP ? own.weightP[i] : own.weightQ[i - kGroupRows]) = ofX ? 1.0f : values[e] * kUnit;
     }
     return !ptx::anyAtBarrier(part.barrier, kGroup, !ordinary);
   }
@@ -145,9 +159,58 @@ __device__ __forceinline__ void scale(const Own<kTileQ>& own, const Place& place
 }
 
 __device__ __forceinline__ float outlierOf(const WgmmaArgs& a, const Side& side, Index row, int o) {
-  if (o < kGatheredOutliers) return side.gathered[o * side.gatheredStride + row];
+  if (side.gathered && o < kGatheredOutliers) return side.gathered[o * side.gatheredStride + row];
   const Index k = a.p.activations.outliers[o];
   return side.isX ? readFloat(a.p.x, row, k) : outlierWeight(a.p, row, k);
+}
+
+__device__ __forceinline__ void multiplyPacked(__half, float (&d)[4], const uint2& low, const uint2& high,
+                                               const uint2& q) {
+  ptx::mmaHalf(d, low.x, high.x, low.y, high.y, q.x, q.y);
+}
+__device__ __forceinline__ void multiplyPacked(__nv_bfloat16, float (&d)[4], const uint2& low, const uint2& high,
+                                               const uint2& q) {
+  ptx::mmaBFloat16(d, low.x, high.x, low.y, high.y, q.x, q.y);
+}
+
+/** Asks for a chunk of the packed outliers of a part: 32 bytes a row, those of P first. */
+template <int kTileQ>
+__device__ __forceinline__ void askForPacked(const WgmmaArgs& a, const Part& part, int chunk, Own<kTileQ>& own) {
+  constexpr int kPieces = 2 * (kGroupRows + kTileQ);  // of 16 bytes
+  for (int at = static_cast<int>(threadIdx.x) % kGroup; at < kPieces; at += kGroup) {
+    const int i = at / 2;
+    const bool ofP = i < kGroupRows;
+    const Side& side = ofP ? a.sideP : a.sideQ;
+    const Index row = ofP ? part.row + i : part.col + i - kGroupRows;
+    const auto* const from = static_cast<const uint4*>(side.packed) + 2 * (chunk * side.packedStride + row) + at % 2;
+    ptx::copyAsync(reinterpret_cast<uint4*>(own.packed) + at, from, true);
+  }
+  ptx::commitCopies();
+}
+
+/** values += the packed outliers: X in its units, W in codes. A lane takes four neighbours for the four places that a
+ * fragment has for it, the same of both sides. The first chunk has been asked for. */
+template <typename T, int kTileQ>
+__device__ __forceinline__ void addPackedOutliers(const WgmmaArgs& a, const Part& part, const Place& place, int count,
+                                                  Own<kTileQ>& own, float (&values)[kTileQ / 2]) {
+  const auto four = [&](int row) { return *reinterpret_cast<const uint2*>(own.packed[row] + 4 * place.col); };
+  const int chunks = (count + 15) / 16;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    if (chunk > 0) {
+      ptx::syncThreads(part.barrier, kGroup);  // the last one has been used
+      askForPacked<kTileQ>(a, part, chunk, own);
+    }
+    ptx::waitForCopies<0>();
+    ptx::syncThreads(part.barrier, kGroup);
+    const uint2 low = four(place.row), high = four(place.row + 8);
+#pragma unroll
+    for (int i = 0; i < kTileQ / 8; ++i) {
+      float d[4] = {values[4 * i], values[4 * i + 1], values[4 * i + 2], values[4 * i + 3]};
+      multiplyPacked(T(), d, low, high, four(kGroupRows + 8 * i + place.row % 8));
+#pragma unroll
+      for (int e = 0; e < 4; ++e) values[4 * i + e] = d[e];
+    }
+  }
 }
 
 /** values += the outlier columns. */
@@ -179,6 +242,32 @@ __device__ __forceinline__ void addOutliers(const WgmmaArgs& a, const Part& part
   }
 }
 
+/** values = scaled sums + packed outliers: scaled by X's side, with the outliers added, then by W's. */
+template <typename T, int kTileQ>
+__device__ __forceinline__ void scaleWithPacked(const WgmmaArgs& a, const Part& part, const Place& place, int count,
+                                                Own<kTileQ>& own, const int (&sums)[kTileQ / 2],
+                                                float (&values)[kTileQ / 2]) {
+  const float x0 = own.statsP[place.row], x1 = own.statsP[place.row + 8];
+#pragma unroll
+  for (int i = 0; i < kTileQ / 8; ++i) {
+    const float2 q = *reinterpret_cast<const float2*>(&own.statsQ[8 * i + place.col]);
+    values[4 * i] = static_cast<float>(sums[4 * i]) * (x0 * q.x);
+    values[4 * i + 1] = static_cast<float>(sums[4 * i + 1]) * (x0 * q.y);
+    values[4 * i + 2] = static_cast<float>(sums[4 * i + 2]) * (x1 * q.x);
+    values[4 * i + 3] = static_cast<float>(sums[4 * i + 3]) * (x1 * q.y);
+  }
+  addPackedOutliers<T, kTileQ>(a, part, place, count, own, values);
+  const float w0 = own.weightP[place.row], w1 = own.weightP[place.row + 8];
+#pragma unroll
+  for (int i = 0; i < kTileQ / 8; ++i) {
+    const float2 q = *reinterpret_cast<const float2*>(&own.weightQ[8 * i + place.col]);
+    values[4 * i] *= w0 * q.x;
+    values[4 * i + 1] *= w0 * q.y;
+    values[4 * i + 2] *= w1 * q.x;
+    values[4 * i + 3] *= w1 * q.y;
+  }
+}
+
 template <typename T>
 __device__ __forceinline__ std::uint32_t packed(float first, float second) {
   const T pair[2] = {fromFloat<T>(first), fromFloat<T>(second)};
@@ -205,6 +294,7 @@ __device__ __forceinline__ void transposeInQuad(std::uint32_t (&v)[4], int c) {
 enum class Finish {
   kRound,   // no outliers, no epilogue, vectors stored
   kAffine,  // outliers, bias, bounds and residual, these and the result in vectors
+  kPacked,  // the same, but outliers by tensor cores
   kAny,     // activations, any strides: finishSlowly()
 };
 
@@ -306,7 +396,7 @@ __device__ __forceinline__ void finishFast(const WgmmaArgs& a, const Part& part,
   for (int half = 0; half < 2; ++half) {
     const Index row = firstRow + 8 * half;
     const bool there = row < a.sizeP;
-    if (kFinish == Finish::kAffine && there)
+    if (kFinish != Finish::kRound && there && !a.plain)
       finishAffine<T, kTileQ>(a.p.epilogue, row, firstCol, place.col, left, half, values);
     T* const tile = static_cast<T*>(a.p.y.data) + row * a.p.y.rowStride + firstCol;
     storeSectors<T, kTileQ>(tile, there, place.col, left, half, values);

@@ -37,6 +37,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
     {"wgmma.backward", refuseFourBitBackward, runFourBitBackward},
     {"wgmma.decode", refuseFourBitWgmma, runFourBitWgmma},
+    {"int8.stream", refuseInt8Stream, runInt8Stream},
     {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
     {"int8.decode", refuseInt8Decode, runInt8Decode},
     {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},

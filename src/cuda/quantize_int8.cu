@@ -11,6 +11,9 @@
 // again,
 //          from L2. An outlier anywhere empties its column, and when a row is encoded nobody knows the columns yet:
 //          with a threshold they are cleared afterwards, a few bytes a row, instead of reading X twice.
+// Tokens   Of few rows the launches cost more than the bytes. There, further blocks of the same launch read X once
+// more,
+//          in strips of 256 columns, for a mask of the outlier columns, and the product takes their codes off again.
 // Needs    contiguous rows; 16-byte-aligned ones and 8-byte-aligned rows of codes, or both go one by one.
 #include <eigen_q/src/Int8Codec.h>
 
@@ -38,7 +41,8 @@ struct RowsProblem {
   Int8Codes codes;
   float* absmax;
   float threshold;
-  std::uint8_t* outlierMask;
+  std::uint8_t* outlierMask;    // a byte a column, or...
+  std::uint32_t* outlierMarks;  // ...a bit
   bool markNaN;
   bool alignedValues, alignedCodes;
 };
@@ -49,28 +53,43 @@ struct RowStatistics {
   bool holdsNaN = false;
 };
 
-/** An element that reaches the threshold marks its column instead of counting. */
-template <typename T>
-__device__ __forceinline__ void inspectOutliers(const EightValues<T>& v, Index col, float threshold, std::uint8_t* mask,
+/** What becomes of elements that reach the threshold. */
+enum class Outliers {
+  kNone,     // there is no threshold
+  kMark,     // they mark their column instead of counting, by a byte
+  kMarkBit,  // or by a bit
+  kIgnore    // they do not count
+};
+
+/** Whether the bit is there is asked first: thousands of rows set the same few. */
+__device__ __forceinline__ void markBit(std::uint32_t* marks, Index col) {
+  const std::uint32_t bit = std::uint32_t{1} << (col % 32);
+  if (!(__ldcg(marks + col / 32) & bit)) atomicOr(marks + col / 32, bit);
+}
+
+template <Outliers kOutliers, typename T>
+__device__ __forceinline__ void inspectOutliers(const RowsProblem<T>& p, const EightValues<T>& v, Index col,
                                                 RowStatistics& statistics) {
   float f[kEight];
   toFloats(v, f);
 #pragma unroll
   for (int k = 0; k < kEight; ++k) {
     const float magnitude = fabsf(f[k]);
-    if (magnitude >= threshold) {
-      mask[col + k] = 1;  // by any number of threads, the same value
-    } else {
+    if (!(magnitude >= p.threshold)) {
       statistics.largest = fmaxf(statistics.largest, magnitude);
+    } else if (kOutliers == Outliers::kMark) {
+      p.outlierMask[col + k] = 1;  // by any number of threads, the same value
+    } else if (kOutliers == Outliers::kMarkBit) {
+      markBit(p.outlierMarks, col + k);
     }
   }
 }
 
-template <bool kOutliers, typename T>
+template <Outliers kOutliers, typename T>
 __device__ __forceinline__ void inspect(const RowsProblem<T>& p, const EightValues<T>& v, Index col,
                                         RowStatistics& statistics) {
-  if constexpr (kOutliers) {
-    inspectOutliers(v, col, p.threshold, p.outlierMask, statistics);
+  if constexpr (kOutliers != Outliers::kNone) {
+    inspectOutliers<kOutliers>(p, v, col, statistics);
   } else {
     statistics.largest = fmaxf(statistics.largest, absmaxOf(v));
   }
@@ -101,29 +120,93 @@ __device__ __forceinline__ void storeAt(const RowsProblem<T>& p, const EightValu
   storeCodes<8>(to, encodeEight(v, scale), p.codes.stride - col, p.alignedCodes);
 }
 
-template <typename T, bool kOutliers>
-__global__ void __launch_bounds__(kMaxRowThreads, sizeof(T) == 2 ? 2 : 1) quantizeRows(const RowsProblem<T> p) {
-  __shared__ float warpLargest[kMaxRowThreads / 32];
+template <Outliers kOutliers, typename T>
+__device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
+                                            float (&warpLargest)[kMaxRowThreads / 32]) {
   const Index vectorStep = static_cast<Index>(blockDim.x) * kEight, sweep = vectorStep * kHeldVectors;
   const Index begin = static_cast<Index>(threadIdx.x) * kEight;
-  for (Index row = blockIdx.x; row < p.rows; row += gridDim.x) {
-    EightValues<T> held[kHeldVectors];
-    RowStatistics mine;
+  EightValues<T> held[kHeldVectors];
+  RowStatistics mine;
 #pragma unroll
-    for (int k = 0; k < kHeldVectors; ++k) held[k] = loadAt(p, row, begin + k * vectorStep);
+  for (int k = 0; k < kHeldVectors; ++k) held[k] = loadAt(p, row, begin + k * vectorStep);
 #pragma unroll
-    for (int k = 0; k < kHeldVectors; ++k) inspect<kOutliers>(p, held[k], begin + k * vectorStep, mine);
-    for (Index col = begin + sweep; col < p.cols; col += vectorStep)
-      inspect<kOutliers>(p, loadAt(p, row, col), col, mine);
+  for (int k = 0; k < kHeldVectors; ++k) inspect<kOutliers>(p, held[k], begin + k * vectorStep, mine);
+  for (Index col = begin + sweep; col < p.cols; col += vectorStep)
+    inspect<kOutliers>(p, loadAt(p, row, col), col, mine);
 
-    const RowStatistics all = combine(mine, warpLargest);
-    const float absmax = flushedAbsmax(all.largest), scale = EigenQ::internal::int8Scale(absmax);
-    if (threadIdx.x == 0) p.absmax[row] = all.holdsNaN ? CUDART_NAN_F : absmax;
+  const RowStatistics all = combine(mine, warpLargest);
+  const float absmax = flushedAbsmax(all.largest), scale = EigenQ::internal::int8Scale(absmax);
+  if (threadIdx.x == 0) p.absmax[row] = all.holdsNaN ? CUDART_NAN_F : absmax;
 #pragma unroll
-    for (int k = 0; k < kHeldVectors; ++k) storeAt(p, held[k], row, begin + k * vectorStep, scale);
-    for (Index col = begin + sweep; col < p.codes.stride; col += vectorStep)
-      storeAt(p, loadAt(p, row, col), row, col, scale);
+  for (int k = 0; k < kHeldVectors; ++k) storeAt(p, held[k], row, begin + k * vectorStep, scale);
+  for (Index col = begin + sweep; col < p.codes.stride; col += vectorStep)
+    storeAt(p, loadAt(p, row, col), row, col, scale);
+}
+
+template <typename T, Outliers kOutliers>
+__global__ void __launch_bounds__(kMaxRowThreads, sizeof(T) == 2 ? 2 : 1) quantizeRows(const RowsProblem<T> p) {
+  __shared__ float warpLargest[kMaxRowThreads / 32];
+  for (Index row = blockIdx.x; row < p.rows; row += gridDim.x) quantizeRow<kOutliers>(p, row, warpLargest);
+}
+
+constexpr int kStripCols = 32 * kEight;
+constexpr Index kFewRows = 256;
+
+/** The bits of a strip: 8 columns a lane, a row a warp at a time. */
+template <typename T>
+__device__ __forceinline__ void markStrip(const RowsProblem<T>& p, Index strip) {
+  __shared__ std::uint32_t words[kStripCols / 32];
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const Index warp = threadIdx.x / 32, warps = blockDim.x / 32, col = strip * kStripCols + lane * kEight;
+  if (threadIdx.x < kStripCols / 32) words[threadIdx.x] = 0;
+  __syncthreads();
+  std::uint32_t found = 0;
+#pragma unroll 8
+  for (Index row = warp; row < p.rows; row += warps) {
+    float f[kEight];
+    toFloats(loadAt(p, row, col), f);
+#pragma unroll
+    for (int k = 0; k < kEight; ++k) found |= static_cast<std::uint32_t>(fabsf(f[k]) >= p.threshold) << k;
   }
+  if (found) atomicOr(&words[lane / 4], found << (lane % 4 * kEight));
+  __syncthreads();
+  const Index word = strip * (kStripCols / 32) + threadIdx.x;
+  if (threadIdx.x < kStripCols / 32 && word * 32 < p.cols) p.outlierMarks[word] = words[threadIdx.x];
+}
+
+/** A block a row, and where there is a threshold a block a strip behind them. */
+template <typename T, Outliers kOutliers>
+__global__ void __launch_bounds__(kMaxRowThreads, sizeof(T) == 2 ? 2 : 1) quantizeTokens(const RowsProblem<T> p) {
+  __shared__ float warpLargest[kMaxRowThreads / 32];
+  joinStreamThenAllow();
+  if (blockIdx.x < p.rows) {
+    quantizeRow<kOutliers>(p, blockIdx.x, warpLargest);
+  } else {
+    markStrip(p, blockIdx.x - p.rows);
+  }
+}
+
+template <typename T>
+RowsProblem<T> rowsProblem(const ConstDenseView& a, float threshold, bool markNaN, const Int8Codes& codes,
+                           float* rowAbsmax) {
+  RowsProblem<T> p = {};
+  p.values = static_cast<const T*>(a.data);
+  p.rows = a.rows;
+  p.cols = a.cols;
+  p.rowStride = a.rowStride;
+  p.codes = codes;
+  p.absmax = rowAbsmax;
+  p.threshold = threshold;
+  p.markNaN = markNaN;
+  p.alignedValues = hasAlignedRows(a);
+  p.alignedCodes = hasAlignedRows(codes);
+  return p;
+}
+
+/** A vector a thread while there are enough threads: fewer steps one after another. */
+unsigned tokenThreads(Index width) {
+  const Index warps = (width + kStripCols - 1) / kStripCols;
+  return static_cast<unsigned>(std::min<Index>(std::max<Index>(warps, 4) * 32, kMaxRowThreads));
 }
 
 unsigned rowThreads(Index width) {
@@ -136,18 +219,10 @@ void quantizePanel(const ConstDenseView& a, float threshold, bool markNaN, const
   const LaunchShape shape{static_cast<unsigned>(std::min<Index>(a.rows, Index{1} << 30)), rowThreads(codes.stride)};
   dispatchDeviceScalar(a.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const RowsProblem<T> p{static_cast<const T*>(a.data),
-                           a.rows,
-                           a.cols,
-                           a.rowStride,
-                           codes,
-                           rowAbsmax,
-                           threshold,
-                           outlierMask,
-                           markNaN,
-                           hasAlignedRows(a),
-                           hasAlignedRows(codes)};
-    launch("quantizeRows", threshold > 0 ? quantizeRows<T, true> : quantizeRows<T, false>, shape, context, p);
+    RowsProblem<T> p = rowsProblem<T>(a, threshold, markNaN, codes, rowAbsmax);
+    p.outlierMask = outlierMask;
+    launch("quantizeRows", threshold > 0 ? quantizeRows<T, Outliers::kMark> : quantizeRows<T, Outliers::kNone>, shape,
+           context, p);
   });
 }
 
@@ -170,6 +245,31 @@ void quantizeInt8Rows(const ConstDenseView& a, float threshold, bool markNaN, co
   if (!(threshold > 0) || a.cols == 0) return;
   listOutliers(a.cols, outliers, context);
   clearColumns(codes, a.rows, outliers, context);
+}
+
+void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
+                        std::uint32_t* outlierMarks, Context& context) {
+  assert(codes.stride >= a.cols && hasContiguousRows(a));
+  if (a.rows == 0) return;
+  const bool finds = threshold > 0, few = a.rows <= kFewRows;
+  const Index strips = finds && few ? ceilDiv(a.cols, kStripCols) : 0;
+  const LaunchShape shape{static_cast<unsigned>(a.rows + strips),
+                          few ? tokenThreads(codes.stride) : rowThreads(codes.stride)};
+  if (finds && !few) {
+    const DeviceGuard guard(context.device());
+    EIGENQ_CUDA_CHECK(cudaMemsetAsync(
+        outlierMarks, 0, static_cast<std::size_t>(ceilDiv(a.cols, 32)) * sizeof *outlierMarks, context.stream()));
+  }
+  dispatchDeviceScalar(a.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    RowsProblem<T> p = rowsProblem<T>(a, threshold, true, codes, rowAbsmax);
+    p.outlierMarks = outlierMarks;
+    const auto kernel = !finds ? quantizeTokens<T, Outliers::kNone>
+                        : few  ? quantizeTokens<T, Outliers::kIgnore>
+                               : quantizeTokens<T, Outliers::kMarkBit>;
+    if (finds && !few) return launch("quantizeTokens", kernel, shape, context, p);  // behind no kernel
+    launchEarly("quantizeTokens", kernel, shape, context, p);
+  });
 }
 
 }  // namespace internal

@@ -68,6 +68,12 @@ struct Int8Codes {
 void quantizeInt8Rows(const ConstDenseView& a, float threshold, bool markNaN, const Int8Codes& codes, float* rowAbsmax,
                       const DeviceOutliers& outliers, Context& context);
 
+/** quantizeInt8Rows in one launch, for a product that follows at once and may read all but its results before it joins
+ * the stream: NaN are marked, outlier columns are marked but not listed, and whatever code is in them stays. Rows are
+ * contiguous. \param outlierMarks  a bit a column, 32 a word, the lowest first; not touched where threshold = 0 */
+void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
+                        std::uint32_t* outlierMarks, Context& context);
+
 /** Column-wise int8; as quantizeInt8Rows with one absmax a column. Codes are row-major here too. */
 void quantizeInt8Cols(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* colAbsmax,
                       const DeviceOutliers& outliers, Context& context);

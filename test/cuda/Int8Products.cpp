@@ -237,13 +237,14 @@ struct Row {
   bool hostBits;  // scales as the host does
 };
 const Row kRows[] = {
+    {"int8.stream", ours::refuseInt8Stream, ours::runInt8Stream, true},
     {"int8.decode.fused", ours::refuseInt8DecodeFused, ours::runInt8DecodeFused, true},
     {"int8.decode", ours::refuseInt8Decode, ours::runInt8Decode, true},
     {"int8.wgmma", ours::refuseInt8Wgmma, ours::runInt8Wgmma, false},
     {"int8.cublaslt", ours::refuseInt8CublasLt, ours::runInt8CublasLt, true},
     {"int8.reference", ours::refuseInt8Reference, ours::runInt8Reference, true},
 };
-enum : int { kFused, kDecode, kWgmma, kCublasLt, kReference, kRowCount };
+enum : int { kStream, kFused, kDecode, kWgmma, kCublasLt, kReference, kRowCount };
 static_assert(sizeof(kRows) / sizeof(kRows[0]) == kRowCount, "a number for each row");
 
 std::string describe(const Shape& s, const Options& o) {
@@ -376,7 +377,8 @@ BOOST_AUTO_TEST_CASE(everyWayAgreesWithTheHost, *needsDevice()) {
   tally.report();
   for (const int r : {kFused, kDecode, kCublasLt, kReference})
     BOOST_TEST(tally.ran[r] > 0, kRows[r].name << " took no case at all");
-  if (context.properties().major == 9) BOOST_TEST(tally.ran[kWgmma] > 0, "int8.wgmma took no case at all");
+  if (context.properties().major != 9) return;
+  for (const int r : {kStream, kWgmma}) BOOST_TEST(tally.ran[r] > 0, kRows[r].name << " took no case at all");
 }
 
 BOOST_AUTO_TEST_CASE(anyStridesAndAlignment, *needsDevice()) {
@@ -406,8 +408,9 @@ BOOST_AUTO_TEST_CASE(anyStridesAndAlignment, *needsDevice()) {
 BOOST_AUTO_TEST_CASE(anyNumberOfOutliers, *needsDevice()) {
   Context context;
   Tally tally;
-  for (const Shape& shape : {Shape{5, 67, 160}, Shape{133, 262, 160}}) {
-    for (const Index outliers : {0, 1, 7, 16, 17, 63, 64, 65, 100, 160}) {
+  for (const Shape& shape : {Shape{5, 67, 160}, Shape{133, 262, 160}, Shape{48, 130, 2080}, Shape{133, 262, 400}}) {
+    for (const Index outliers : {0, 1, 7, 16, 17, 32, 33, 63, 64, 65, 100, 160, 400}) {
+      if (outliers > shape.k) continue;
       Options o;
       o.threshold = 6;
       o.outliers = outliers;

@@ -35,7 +35,8 @@ struct OutlierMemory {
   DeviceArray<std::uint8_t> mask;
   DeviceArray<int> columns, count;
 
-  explicit OutlierMemory(Index cols) : mask(static_cast<std::size_t>(cols)), columns(static_cast<std::size_t>(cols)), count(1) {}
+  explicit OutlierMemory(Index cols)
+      : mask(static_cast<std::size_t>(cols)), columns(static_cast<std::size_t>(cols)), count(1) {}
   DeviceOutliers view() { return {mask.data(), columns.data(), count.data()}; }
 
   std::vector<Index> listed(Context& context) const {
@@ -139,6 +140,40 @@ BOOST_AUTO_TEST_CASE(manyRowsAreTheHosts, *needsDevice()) {
       compare(x, Axis::kCols, threshold, false, 5008, context);
     }
   }
+}
+
+/** The columns of marks, a bit each. */
+std::vector<Index> columnsOf(const std::vector<std::uint32_t>& marks, Index cols) {
+  std::vector<Index> found;
+  for (Index c = 0; c < cols; ++c)
+    if (marks[count(c / 32)] >> (c % 32) & 1) found.push_back(c);
+  return found;
+}
+
+/** In one launch, strips of columns up to 256 rows, bits beyond; what stands in outlier columns is not told. */
+BOOST_AUTO_TEST_CASE(tokensAreTheHosts, *needsDevice()) {
+  Context context;
+  for (const ScalarType scalar : kDeviceScalars)
+    for (const Shape& s : {Shape{1, 1}, Shape{3, 33}, Shape{9, 257}, Shape{64, 1025}, Shape{256, 300}, Shape{512, 300},
+                           Shape{513, 300}, Shape{2, 16400}, Shape{700, 513}})
+      for (const float threshold : {0.0f, 3.0f, 30.0f}) {
+        const Sample x(scalar, Values::kGaussian, Layout::kRowMajor, s.rows, s.cols, static_cast<unsigned>(s.cols));
+        const Index stride = (s.cols + 15) / 16 * 16, words = (s.cols + 31) / 32;
+        const Result expected = onHost(x, Axis::kRows, threshold, true);
+        DeviceArray<std::int8_t> codes(count(s.rows * stride));
+        DeviceArray<float> absmax(count(s.rows));
+        DeviceArray<std::uint32_t> marks(count(words));
+        gpu::internal::quantizeInt8Tokens(x.device(), threshold, {codes.data(), stride}, absmax.data(), marks.data(),
+                                          context);
+        std::vector<std::int8_t> found = codes.toHost(context);
+        for (const Index c : expected.outliers)
+          for (Index i = 0; i < s.rows; ++i) found[count(i * stride + c)] = 0;
+        const std::string where = x.name() + ", threshold " + std::to_string(threshold);
+        BOOST_TEST(agree(absmax.toHost(context), expected.absmax, where + ", absmax"));
+        BOOST_TEST(agree(found, padded(expected.codes, s.rows, s.cols, stride), where + ", codes"));
+        if (threshold > 0)
+          BOOST_TEST(agree(columnsOf(marks.toHost(context), s.cols), expected.outliers, where + ", outliers"));
+      }
 }
 
 BOOST_AUTO_TEST_CASE(addedOutliersAreTheHosts, *needsDevice()) {

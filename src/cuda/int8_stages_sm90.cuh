@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MPL-2.0
+// How codes reach wgmma: boxes of 128 columns, copied to a ring of stages and multiplied there.
+//
+//   stage  │ 128 rows of the one factor, 64 a warpgroup │ rows of the other │    128 bytes a row, swizzled
+#ifndef EIGENQ_CUDA_INT8_STAGES_SM90_CUH
+#define EIGENQ_CUDA_INT8_STAGES_SM90_CUH
+
+#include "ptx_sm90.cuh"
+#include "tensor_map.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace wgmma {
+
+constexpr int kTileP = 128;
+constexpr int kTileK = 128;     // bytes: the width of the swizzle
+constexpr int kGroup = 128;     // threads of a warpgroup
+constexpr int kGroupRows = 64;  // of a tile
+constexpr int kBytesP = kTileP * kTileK;
+
+/** Stages in the order they are used, with the parity that a barrier's phase has in this round of the ring. */
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  std::uint32_t parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/** What wgmma reads at a shared address that is a multiple of 1024, or 32·j bytes (a slice of k) behind one: rows of
+ * 128 bytes one after another, swizzled. Bits 0-13: address/16. 16-29: distance between slices of k within the pattern,
+ * which has none: 1. 32-45: from one group of eight rows to the next, 1024/16. 62-63: pattern of 128 bytes, 1. */
+__device__ __forceinline__ std::uint64_t wgmmaOperand(std::uint32_t address) {
+  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | std::uint64_t{1} << 16 |
+         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+}
+
+/** The sums of \a steps stages, by a warpgroup. A stage goes back one step late, when the products that read it are
+ * known to be over. \tparam Shared  has stages, full and empty */
+template <int kStages, int kSums, typename Shared>
+__device__ __forceinline__ void multiplyStages(Shared& shared, int steps, int warpgroup, Ring<kStages>& ring,
+                                               int (&sums)[kSums]) {
+  const bool speaksForWarp = threadIdx.x % 32 == 0;
+  int previous = 0;
+  for (int step = 0; step < steps; ++step, ring.advance()) {
+    ptx::wait(ptx::sharedAddress(&shared.full[ring.stage]), ring.parity);
+    const std::uint32_t from = ptx::sharedAddress(shared.stages[ring.stage]);
+    const std::uint64_t operandA = wgmmaOperand(from + warpgroup * kGroupRows * kTileK);
+    const std::uint64_t operandB = wgmmaOperand(from + kBytesP);
+    ptx::wgmmaFence();
+#pragma unroll
+    for (int j = 0; j < kTileK / 32; ++j)  // 32 bytes are 2 units of the address field
+      ptx::wgmmaS8(sums, operandA + 2 * j, operandB + 2 * j, step > 0 || j > 0);
+    ptx::wgmmaCommit();
+    ptx::wgmmaWait<1>();
+    if (step > 0 && speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
+    previous = ring.stage;
+  }
+  ptx::wgmmaWait<0>();
+  if (speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
+}
+
+/** Codes in boxes of \a boxRows rows and kTileK columns. */
+inline CUtensorMap boxesOf(const std::int8_t* codes, Index rows, Index cols, Index stride, int boxRows) {
+  return tensorMap<2>(codes, {cols, rows}, {stride}, {kTileK, boxRows}, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
+}  // namespace wgmma
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_INT8_STAGES_SM90_CUH
