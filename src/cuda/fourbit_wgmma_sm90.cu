@@ -20,26 +20,49 @@ using namespace fourbit_wgmma;
 
 constexpr Index kLeastRows = 17, kMostRows = 1024;
 
-/** Microseconds for the whole product. \param chunk  of 256 k of a tile, measured on an H200 */
+using Of32 = Tiling<32, 2, false>;
+using Of32Tall = Tiling<32, 4, false>;
+using Of64 = Tiling<64, 2, false>;
+using Of128 = Tiling<128, 2, false>;
+using Of128Scaled = Tiling<128, 2, true>;
+using Of256Scaled = Tiling<256, 2, true>;
+
+/** Microseconds that 256 k of a tile take a block, all others being at work too: on an H200. */
 template <typename Tiles>
-double estimate(const Schedule& s, double chunk) {
+constexpr double kChunkTime = 0;
+template <>
+constexpr double kChunkTime<Of32> = 1.0;
+template <>
+constexpr double kChunkTime<Of32Tall> = 1.75;
+template <>
+constexpr double kChunkTime<Of64> = 1.25;
+template <>
+constexpr double kChunkTime<Of128> = 2.0;
+template <>
+constexpr double kChunkTime<Of128Scaled> = 1.9;
+template <>
+constexpr double kChunkTime<Of256Scaled> = 3.2;
+
+/** Microseconds that differ from schedule to schedule. */
+template <typename Tiles>
+double estimate(const Schedule& s) {
   constexpr double kSecondKernel = 2.5, kPartPerMicrosecond = 8e6;  // bytes written and read again
-  const double whole = static_cast<double>(s.rounds) * s.chunks * chunk;
+  const double whole = static_cast<double>(s.rounds) * s.chunks * kChunkTime<Tiles>;
   if (s.sharing == 0) return whole;
   const double partBytes = 8.0 * Tiles::kRows * Tiles::kTokens;
-  return whole + static_cast<double>(ceilDiv(Index{s.shared()} * s.chunks, s.sharing)) * chunk + kSecondKernel +
-         (s.shared() + s.sharing) * partBytes / kPartPerMicrosecond;
+  const double share = static_cast<double>(ceilDiv(Index{s.shared()} * s.chunks, s.sharing)) * kChunkTime<Tiles>;
+  return whole + share + kSecondKernel + (s.shared() + s.sharing) * partBytes / kPartPerMicrosecond;
 }
 
 /** Whole tiles, or equal shares of at least so many chunks for what is left of them. */
 template <typename Tiles>
-Schedule scheduleOf(const QuantizedProduct& p, int multiprocessors, double chunk) {
+Schedule scheduleOf(const QuantizedProduct& p, int multiprocessors) {
   Schedule best;
   best.tiles = static_cast<int>(ceilDiv(p.w.rows, Tiles::kRows) * ceilDiv(p.x.rows, Tiles::kTokens));
   best.chunks = static_cast<int>(ceilDiv(p.w.cols, kChunk));
   best.blocks = std::min(best.tiles, multiprocessors);
   best.rounds = static_cast<int>(ceilDiv(best.tiles, best.blocks));
-  double least = estimate<Tiles>(best, chunk);
+  double least = estimate<Tiles>(best);
   for (const int share : {1, 2, 4}) {
     Schedule s = best;
     s.rounds = s.tiles / multiprocessors;
@@ -47,7 +70,7 @@ Schedule scheduleOf(const QuantizedProduct& p, int multiprocessors, double chunk
     if (left == 0) continue;
     s.sharing = static_cast<int>(std::min<Index>(multiprocessors, std::max<Index>(left, left * s.chunks / share)));
     s.blocks = s.rounds > 0 ? multiprocessors : s.sharing;
-    const double time = estimate<Tiles>(s, chunk);
+    const double time = estimate<Tiles>(s);
     if (time >= least) continue;
     least = time;
     best = s;
@@ -76,8 +99,7 @@ void launch(const QuantizedProduct& p, const Schedule& schedule, Context& contex
   const PackedAbsmax absmax = packAbsmax(p.w, scratch, context);
   problem.x = packTokens(p.x, Tiles::kTokens, scratch, context);
   const char* const first = static_cast<const char*>(p.w.codes) + p.w.offset / 2;
-  const Index stride =
-      p.w.rows > 1 ? p.w.stride : p.w.cols;  // codes; a single row's need not be a multiple of anything
+  const Index stride = p.w.rows > 1 ? p.w.stride : p.w.cols;  // a single row's need not be a multiple of anything
   const CUtensorMap codes =
       tensorMap<2>(first, {p.w.cols / 2, p.w.rows}, {stride / 2}, {kLine, Tiles::kRows}, CU_TENSOR_MAP_SWIZZLE_128B);
   const Index perRow = p.w.cols / kDeep * 4;  // bytes
@@ -91,40 +113,31 @@ void launch(const QuantizedProduct& p, const Schedule& schedule, Context& contex
   launchEarly("addParts", addParts<T, Tiles>, {grid, kGroup}, context, problem);
 }
 
-/** A kind of tile, with the microseconds that 256 k of one take where a block has a multiprocessor: on an H200. */
-template <typename Tiles_>
-struct Way {
-  using Tiles = Tiles_;
-  double chunk;
-};
+template <typename T, typename Tiles>
+void launch(const QuantizedProduct& p, Context& context) {
+  launch<T, Tiles>(p, scheduleOf<Tiles>(p, context.multiprocessors()), context);
+}
 
-/** Runs the first or the second way, by their estimates. */
 template <typename T, typename First, typename Second>
-void launchFaster(const First& first, const Second& second, const QuantizedProduct& p, Context& context) {
-  using A = typename First::Tiles;
-  using B = typename Second::Tiles;
-  const Schedule a = scheduleOf<A>(p, context.multiprocessors(), first.chunk);
-  const Schedule b = scheduleOf<B>(p, context.multiprocessors(), second.chunk);
-  estimate<A>(a, first.chunk) <= estimate<B>(b, second.chunk) ? launch<T, A>(p, a, context)
-                                                              : launch<T, B>(p, b, context);
+void launchFaster(const QuantizedProduct& p, Context& context) {
+  const Schedule first = scheduleOf<First>(p, context.multiprocessors());
+  const Schedule second = scheduleOf<Second>(p, context.multiprocessors());
+  if (estimate<First>(first) <= estimate<Second>(second)) return launch<T, First>(p, first, context);
+  launch<T, Second>(p, second, context);
 }
 
 /** In bfloat16 wide tiles scale the weights: as exact as decoding first, and the tensor cores need not wait for sums to
  * be scaled. In half that rounding would follow the one of the levels. */
 template <typename T>
 void launchFor(const QuantizedProduct& p, Context& context) {
-  constexpr bool kScaled = std::is_same_v<T, __nv_bfloat16>;
-  const Way<Tiling<64, 2, false>> of64{1.25};
-  const Way<Tiling<128, 2, kScaled>> of128{kScaled ? 1.9 : 2.0};
-  if (p.x.rows <= 32)
-    return launchFaster<T>(Way<Tiling<32, 2, false>>{1.0}, Way<Tiling<32, 4, false>>{1.75}, p, context);
-  if (p.x.rows <= 64)
-    return launch<T, Tiling<64, 2, false>>(
-        p, scheduleOf<Tiling<64, 2, false>>(p, context.multiprocessors(), of64.chunk), context);
-  if (p.x.rows <= 128 || !kScaled)
-    return launch<T, Tiling<128, 2, kScaled>>(
-        p, scheduleOf<Tiling<128, 2, kScaled>>(p, context.multiprocessors(), of128.chunk), context);
-  if constexpr (kScaled) launchFaster<T>(Way<Tiling<256, 2, true>>{3.2}, of128, p, context);
+  if (p.x.rows <= 32) return launchFaster<T, Of32, Of32Tall>(p, context);
+  if (p.x.rows <= 64) return launch<T, Of64>(p, context);
+  if constexpr (std::is_same_v<T, __half>) {
+    launch<T, Of128>(p, context);
+  } else {
+    if (p.x.rows <= 128) return launch<T, Of128Scaled>(p, context);
+    launchFaster<T, Of256Scaled, Of128Scaled>(p, context);
+  }
 }
 
 }  // namespace
