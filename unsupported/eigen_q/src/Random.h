@@ -49,6 +49,7 @@ class RandomReplay {
  public:
   template <typename Memory>
   void follow(RandomStream&, const Memory&) {}
+  void count(const RandomStream&) {}
   template <typename Memory>
   void prepare(RandomStream&, const Memory&) {}
 };

@@ -169,6 +169,7 @@ class Tape {
   RandomStream nextRandomStream() {
     const RandomStream stream = randomStreams();
     ++m_random.stream;
+    m_randomReplay.count(m_random);
     return stream;
   }
   /** On a device, before each replay of a graph in which ops of this tape were captured: gives its random ops the

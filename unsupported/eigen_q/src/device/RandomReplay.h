@@ -32,7 +32,11 @@ class RandomReplay<Device> {
       next.base = nullptr;
     }
     if (capture == 0) (void)base(memory);  // a capture cannot ask for memory
-    if (next.base) m_count = std::max(m_count, next.stream + 1);
+  }
+
+  /** \param next  behind the stream that an op has taken */
+  void count(const RandomStream& next) {
+    if (next.base) m_count = std::max(m_count, next.stream);
   }
 
   void prepare(RandomStream& next, const Device::Memory& memory) {
