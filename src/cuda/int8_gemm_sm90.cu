@@ -19,8 +19,8 @@
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of
 //          float, and the tile is scaled in double as on the host, as all are that have an activation.
 // Outliers Of 16-bit X, by tensor cores: the sums, as floats in units of absmax/127, take X's columns times W's codes,
-// 16
-//          columns at a time. Others come to shared memory eight at a time and are added with fmaf, in ascending order.
+//          a fragment's 16 at a time, in tiles of 128 columns. Others come to shared memory eight at a time and are
+//          added with fmaf, in ascending order.
 // Needs    sm_90a, k ≤ 2¹⁷, rows of W at 16-byte boundaries (the copy engine). It fills what it copies from beyond the
 //          matrix with zeros, so that no size need be a multiple of anything.
 #include <cuda.h>
@@ -97,6 +97,7 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
     int sums[kTileQ / 2];
     multiplyStages(shared, a.steps, warpgroup, ring, sums);
     if (kFinish == Finish::kAny || tooMany || !stats.template share<kFinish == Finish::kPacked>(a, part, own)) {
+      if (kFinish == Finish::kPacked) ptx::waitForCopies<0>();  // into memory that the next tile asks for again
       finishSlowly<T, kTileQ>(a, part, place, count, sums);
       continue;
     }
@@ -205,11 +206,12 @@ void launch(Launch& l, Context& context) {
                            static_cast<Index>(sizeof(T)));
   if (l.args.sideP.packed) finish = Finish::kPacked;
   // A tile of 256 columns takes twice as long as one of 128, less some traffic. Its sums leave no registers for
-  // anything but scaling: with outliers, spilled ones made it a tenth slower than two narrow tiles at k = 4096.
+  // multiplying more: with packed outliers it took 89 us for 2048 rows of X at 4096×4096, a narrow one 80.
   const int sms = context.multiprocessors();
   const Index wide = 2 * roundsOf(l.args.sizeP, l.args.sizeQ, 256, sms);
   const Index narrow = roundsOf(l.args.sizeP, l.args.sizeQ, 128, sms);
-  if (finish == Finish::kRound && wide <= narrow) return launch<T, 256, Finish::kRound>(l, context);
+  if (wide <= narrow && finish == Finish::kRound) return launch<T, 256, Finish::kRound>(l, context);
+  if (wide <= narrow && finish == Finish::kAffine) return launch<T, 256, Finish::kAffine>(l, context);
   launchNarrow<T>(l, finish, context);
 }
 
