@@ -42,7 +42,7 @@ struct Own {
   };
   alignas(16) float statsP[kGroupRows];
   alignas(16) float statsQ[kTileQ];
-  // Around packed outliers: 1 in statsX where X is not that side, and here where W is not.
+  // With packed outliers X's statistics are above and W's here, by 1/127, and 1 for the other side.
   alignas(16) float weightP[kGroupRows];
   alignas(16) float weightQ[kTileQ];
 };

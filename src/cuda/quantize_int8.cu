@@ -11,9 +11,9 @@
 // again,
 //          from L2. An outlier anywhere empties its column, and when a row is encoded nobody knows the columns yet:
 //          with a threshold they are cleared afterwards, a few bytes a row, instead of reading X twice.
-// Tokens   Of few rows the launches cost more than the bytes. There, further blocks of the same launch read X once
-// more,
-//          in strips of 256 columns, for a mask of the outlier columns, and the product takes their codes off again.
+// Tokens   For a product that follows at once, launches count. Of up to 256 rows, further blocks of the same launch
+//          read X once more, in strips of 256 columns, for the marks of outlier columns; of more, rows set them bit by
+//          bit. The codes there are the product's business.
 // Needs    contiguous rows; 16-byte-aligned ones and 8-byte-aligned rows of codes, or both go one by one.
 #include <eigen_q/src/Int8Codec.h>
 
