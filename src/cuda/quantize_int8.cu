@@ -7,10 +7,9 @@
 // Traffic  16-bit values are read once, codes written once: 3 B a value; 2048×8192 take 12 us at 4.3 TB/s.
 // Work     a value: unpack, multiply, convert, half a byte permutation, half a comparison. The conversion runs at an
 //          eighth of the rate of the others, and still in half of the time that memory takes.
-// Shape    as many threads as the row needs, up to 512, which hold 16384 values; of a longer row the rest is read
-// again,
-//          from L2. An outlier anywhere empties its column, and when a row is encoded nobody knows the columns yet:
-//          with a threshold they are cleared afterwards, a few bytes a row, instead of reading X twice.
+// Shape    as many threads as the row needs, up to 512, which hold 16384 values; of a longer row the rest is
+//          read again, from L2. An outlier anywhere empties its column, and when a row is encoded nobody knows the
+//          columns yet: with a threshold they are cleared afterwards, a few bytes a row, instead of reading X twice.
 // Tokens   For a product that follows at once, launches count. Of up to 256 rows, further blocks of the same launch
 //          read X once more, in strips of 256 columns, for the marks of outlier columns; of more, rows set them bit by
 //          bit. The codes there are the product's business.
