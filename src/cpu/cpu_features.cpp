@@ -9,6 +9,10 @@
 #if defined(EIGENQ_HAVE_X86_KERNELS)
 #include <cpuid.h>
 #endif
+#if defined(EIGENQ_HAVE_NEON_KERNELS) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace EigenQ {
 namespace internal {
@@ -72,6 +76,19 @@ const char* cpuLacksAvx512Vnni() {
 const char* cpuLacksAvx512Bf16() {
   if (const char* lack = cpuLacksAvx512()) return lack;
   return __builtin_cpu_supports("avx512bf16") ? cpuRulesOut(CpuLevel::kAvx512Bf16) : "this CPU has no AVX-512 BF16";
+}
+
+#endif
+
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+
+const char* cpuLacksNeonDot() {
+#if defined(__linux__)
+  const bool has = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  constexpr bool has = true;  // every 64-bit ARM of Apple's and Microsoft's systems that we know
+#endif
+  return has ? nullptr : "this CPU has no dot products of bytes";
 }
 
 #endif

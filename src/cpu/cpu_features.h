@@ -27,6 +27,10 @@ const char* cpuLacksAvx512Vnni();  // beside those
 const char* cpuLacksAvx512Bf16();  // beside those
 #endif
 
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+const char* cpuLacksNeonDot();
+#endif
+
 }  // namespace internal
 }  // namespace EigenQ
 

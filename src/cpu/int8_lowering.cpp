@@ -21,6 +21,10 @@ constexpr Int8Lowering kHostInt8Lowerings[] = {
     {"avxvnni.int8", refuse<cpuLacksAvxVnni>, runInt8GemmAvxVnni, scaleInt8SumsAvxVnni},
     {"avx2.int8", refuse<cpuLacksAvx2>, runInt8GemmAvx2, scaleInt8SumsAvx2},
 #endif
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+    {"neondot.int8", refuse<cpuLacksNeonDot>, runInt8GemmNeonDot, scaleInt8SumsNeonDot},
+    {"neon.int8", refuse<cpuLacksNothing>, runInt8GemmNeon, scaleInt8SumsNeon},
+#endif
     {"portable.int8", refuse<cpuLacksNothing>, runInt8GemmPortable, scaleInt8SumsPortable},
     {"reference.int8", refuse<cpuLacksNothing>, runInt8GemmReference, scaleInt8SumsPortable},
 };

@@ -172,7 +172,9 @@ struct Int8Avx2 : Int8Sums256 {
   static Sums addPairs(Vec v, Sums c) { return _mm256_add_epi32(c, _mm256_madd_epi16(v.first, v.second)); }
 };
 
-#elif defined(__ARM_NEON)
+#endif
+
+#if defined(__ARM_NEON)
 
 /** Sums in four lanes. */
 struct Int8SumsNeon {
@@ -196,7 +198,7 @@ struct Int8SumsNeon {
 #if defined(__ARM_FEATURE_DOTPROD)
 
 struct Int8NeonDot : Int8SumsNeon {
-  static Sums multiplyAdd(Vec a, Vec b, Sums c) { return vdotq_s32(c, a, b); }
+  static Sums multiplyAdd(Vec a, Vec b, Sums c) { return vdotq_s32(c, b, a); }
 };
 
 #else
@@ -211,7 +213,9 @@ struct Int8Neon : Int8SumsNeon {
 
 #endif
 
-#else
+#endif
+
+#if !defined(__AVX2__)
 
 /** Plain loops that the compiler turns into what the baseline has. */
 struct Int8Portable {

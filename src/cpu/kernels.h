@@ -25,6 +25,13 @@ void runInt8GemmReference(const Int8Product& p, const Int8Sink& sink);
 void runInt8GemmPortable(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsPortable(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
 
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+void runInt8GemmNeon(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsNeon(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
+void runInt8GemmNeonDot(const Int8Product& p, const Int8Sink& sink);
+void scaleInt8SumsNeonDot(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
+#endif
+
 #if defined(EIGENQ_HAVE_X86_KERNELS)
 void runInt8GemmAvx2(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsAvx2(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
