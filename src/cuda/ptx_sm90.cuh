@@ -68,22 +68,6 @@ __device__ __forceinline__ void copyBox(std::uint32_t to, const CUtensorMap* map
       : "memory");
 }
 
-/** The same to every block of the cluster whose bit is set in \a blocks: the bytes come to the same place there, and
- * arrive at that block's own barrier. */
-__device__ __forceinline__ void copyBoxToAll(std::uint32_t to, const CUtensorMap* map, int x, int y,
-                                             std::uint32_t barrier, std::uint16_t blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-      "[%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(blocks)
-      : "memory");
-}
-
-/** A box of a matrix to the second-level cache. */
-__device__ __forceinline__ void prefetchBox(const CUtensorMap* map, int x, int y) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
-}
-
 /** Bytes from global to shared memory in the background; they arrive at the barrier. All three are multiples of 16. */
 __device__ __forceinline__ void copyBulk(std::uint32_t to, const void* from, std::uint32_t bytes,
                                          std::uint32_t barrier) {
@@ -129,15 +113,6 @@ __device__ __forceinline__ int clusterRank() {
 __device__ __forceinline__ void syncCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-/** Arrives at the same barrier of another block of the cluster, or of this one. */
-__device__ __forceinline__ void arriveAt(std::uint32_t barrier, std::uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
 }
 /** 16 bytes of the shared memory of block \a rank of the cluster. \a address  as in this block's. Other loads may pass
  * it, barriers do not. */
