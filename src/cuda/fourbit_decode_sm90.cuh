@@ -138,6 +138,12 @@ struct Slot {
       parity ^= 1;
     }
   }
+  __device__ __forceinline__ void goBack(int stages) {
+    if (--index < 0) {
+      index = stages - 1;
+      parity ^= 1;
+    }
+  }
 };
 
 /** Of what the values of a row, and of a slice of K, have to be multiples: boxes begin at multiples of 16 bytes of

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "op_attention.h"
-#include "op_blockwise.cuh"
+#include "op_attention_decode.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -22,28 +22,9 @@ constexpr unsigned kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kMostSplits = 64;
 static_assert(kMostSplits <= kThreads, "a thread weighs a split");
-constexpr int kKeysAtOnce = 4;  // loads in flight of a lane, for K and for V
 
 struct Maximum {
   __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
-/** Softmax and weighted sum of some keys, relative to exp(top). */
-template <int kEntries>
-struct Partial {
-  float top = kNegativeInfinity;
-  float total = 0;
-  float sum[kEntries] = {};
-
-  /** Brings the weights to a larger top. \returns it, or 0 where there is none yet */
-  __device__ __forceinline__ float raise(float to) {
-    const float base = finiteTop(to), factor = expf(top - base);
-    total *= factor;
-#pragma unroll
-    for (int i = 0; i < kEntries; ++i) sum[i] *= factor;
-    top = to;
-    return base;
-  }
 };
 
 /** Where the splits leave their results: sums (sequence, head, split, headDim), and tops and totals without headDim. */
@@ -53,48 +34,6 @@ struct Splits {
   float* sum;
   int count;
 };
-
-/** Lane l's entries l·kEntries … of a vector of headDim; zeros behind its end. */
-template <int kEntries, typename T>
-__device__ __forceinline__ void loadEntries(const T* from, int headDim, bool packed, float (&v)[kEntries]) {
-  const int first = static_cast<int>(threadIdx.x % kWarp) * kEntries;
-  if (packed) return load(from + first, v);
-#pragma unroll
-  for (int i = 0; i < kEntries; ++i) v[i] = first + i < headDim ? toFloat(from[first + i]) : 0.0f;
-}
-
-/** One warp's keys of begin … end - 1. */
-template <int kEntries, typename T>
-__device__ __forceinline__ void attend(const float (&q)[kEntries], const T* k, const T* v, Index kStride, Index vStride,
-                                       int begin, int end, int headDim, bool packed, Partial<kEntries>& partial) {
-  const int warp = static_cast<int>(threadIdx.x / kWarp);
-  for (int key = begin + warp * kKeysAtOnce; key < end; key += kWarps * kKeysAtOnce) {
-    float keys[kKeysAtOnce][kEntries], values[kKeysAtOnce][kEntries], score[kKeysAtOnce];
-#pragma unroll
-    for (int n = 0; n < kKeysAtOnce; ++n) {
-      const Index token = min(key + n, end - 1);
-      loadEntries(k + token * kStride, headDim, packed, keys[n]);
-      loadEntries(v + token * vStride, headDim, packed, values[n]);
-    }
-    float most = partial.top;
-#pragma unroll
-    for (int n = 0; n < kKeysAtOnce; ++n) {
-      score[n] = 0;
-#pragma unroll
-      for (int i = 0; i < kEntries; ++i) score[n] = fmaf(q[i], keys[n][i], score[n]);
-      score[n] = key + n < end ? warpReduce(score[n], Plus()) : kNegativeInfinity;  // the whole warp agrees
-      most = fmaxf(most, score[n]);
-    }
-    const float base = partial.raise(most);
-#pragma unroll
-    for (int n = 0; n < kKeysAtOnce; ++n) {
-      const float weight = expf(score[n] - base);
-      partial.total += weight;
-#pragma unroll
-      for (int i = 0; i < kEntries; ++i) partial.sum[i] = fmaf(weight, values[n][i], partial.sum[i]);
-    }
-  }
-}
 
 template <int kEntries, typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -116,7 +55,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int i = 0; i < kEntries; ++i) q[i] *= scale;
   Partial<kEntries> partial;
-  attend(q, k, v, op.k.colStride, op.v.colStride, begin, end, headDim, packed, partial);
+  attend<kWarps>(q, k, v, op.k.colStride, op.v.colStride, begin, end, headDim, packed, partial);
 
   // The warps' results, one after the other.
   __shared__ float tops[kWarps], totals[kWarps], sums[kWarps][kEntries * kWarp];
