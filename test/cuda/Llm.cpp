@@ -67,6 +67,62 @@ std::vector<Eigen::MatrixXf> gradients(M& model, bool checkpoint) {
   return found;
 }
 
+/** A model whose blocks one kernel can take: nested absmax want rows of 1024 codes. */
+struct Wide {
+  Statistics statistics;
+  llm::LlamaFamily family;  // Qwen2 has biases and a window
+  Index headDim, sequences;
+};
+const std::vector<Wide> kWide = {{Statistics::kNested, llm::LlamaFamily::kQwen2, 64, 1},
+                                 {Statistics::kNested, llm::LlamaFamily::kLlama, 128, 2},
+                                 {Statistics::kPlain, llm::LlamaFamily::kMistral, 64, 2}};
+
+DeviceModel<Eigen::bfloat16> wideModel(const Wide& wide) {
+  llm::LlamaConfig c = tinyConfig(wide.family);
+  c.hiddenSize = 1024;
+  c.intermediateSize = 2048;
+  c.headDim = wide.headDim;
+  c.numAttentionHeads = 1024 / c.headDim;
+  c.numKeyValueHeads = c.numAttentionHeads / 4;
+  c.numHiddenLayers = wide.family == llm::LlamaFamily::kQwen2 ? 3 : 2;
+  if (wide.family == llm::LlamaFamily::kMistral) c.windows = {4, 4};
+  llm::LoadOptions options = format(WeightFormat::kNF4);
+  options.statistics = wide.statistics;
+  TinyWeights weights(c, 1, options);
+  return DeviceModel<Eigen::bfloat16>(weights);
+}
+
+/** Steps with the blocks in one kernel beside those op by op: eager, captured, and begun anew. */
+void checkFusedBlocks(const Wide& wide) {
+  using Model = DeviceModel<Eigen::bfloat16>;
+  auto model = wideModel(wide);
+  auto& context = gpu::Context::current();
+  const bool isHopper = context.properties().major == 9 && context.properties().minor == 0;
+  Model::Cache fusedCache(model.config(), wide.sequences, 12), cache(model.config(), wide.sequences, 12);
+  const auto blocks = llm::internal::FusedBlocks<Eigen::bfloat16>::make(model, fusedCache, context);
+  BOOST_TEST_REQUIRE((blocks != nullptr) == (isHopper && EIGENQ_TEST_HAVE_SM90A));
+
+  llm::internal::DecodeStep<Eigen::bfloat16, ad::Device> fused(model, fusedCache, /*fuseBlocks=*/true);
+  const std::vector<bool> active(static_cast<std::size_t>(wide.sequences), true);
+  Model::Tape tape;
+  const ad::NoGradGuard<Eigen::bfloat16, ad::Device> guard(tape);
+  for (int round = 0; round < 2; ++round) {
+    fusedCache.clear();
+    fused.restart();
+    for (int t = 0; t < 10; ++t) {
+      const Eigen::VectorXi tokens = Eigen::VectorXi::LinSpaced(wide.sequences, t, t + 7 * int(wide.sequences - 1));
+      const auto where = ad::tokensBehind(Eigen::VectorXi::Constant(wide.sequences, t));
+      const Eigen::MatrixXf expected =
+          model.logits(model.features(tape, tokens, cache, where)).value().toHost().cast<float>();
+      tape.clear();
+      const Eigen::MatrixXf found = fused.scores(tokens, active);
+      // The same roundings, but for the order of sums: single values of the stream may round to their neighbours.
+      BOOST_TEST_CONTEXT("round " << round << ", step " << t << ", heads of " << wide.headDim)
+      BOOST_TEST((found - expected).norm() <= 0.02 * expected.norm());
+    }
+  }
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(models, *needsDevice())
@@ -105,6 +161,10 @@ BOOST_AUTO_TEST_CASE(greedyTokensAreThoseOfTheHost) {
       BOOST_TEST((onDevice({kPrompts[2]}, greedy())[0] == expected[2]));
     }
   }
+}
+
+BOOST_AUTO_TEST_CASE(blocksInOneKernelAreThoseOfTheOps) {
+  for (const Wide& wide : kWide) checkFusedBlocks(wide);
 }
 
 BOOST_AUTO_TEST_CASE(sampledTokensRepeat) {

@@ -75,6 +75,7 @@ class Llama {
   Dense& embedding() { return m_embedding; }  // hidden×vocabulary
   std::vector<Layer>& layers() { return m_layers; }
   Dense& norm() { return m_norm; }
+  const ad::RopeTable<Scalar, Place>& ropeTable() const { return m_rope; }
   /** Null where the embedding is tied: then the scores are those of its columns. */
   Projection* head() { return m_head ? &*m_head : nullptr; }
 

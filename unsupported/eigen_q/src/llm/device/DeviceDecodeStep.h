@@ -2,15 +2,19 @@
 #ifndef EIGENQ_LLM_DEVICE_DECODE_STEP_H
 #define EIGENQ_LLM_DEVICE_DECODE_STEP_H
 
+#include <memory>
 #include <vector>
 
 #include "../DecodeStep.h"
+#include "FusedBlocks.h"
 
 namespace EigenQ {
 namespace llm {
 namespace internal {
 
 /** A step on the device, recorded as a CUDA graph the second time it runs: the first makes all memory and plans.
+ *
+ * The blocks of a model run op by op, or as one kernel (FusedBlocks.h).
  *
  * Tokens and positions lie on the device. Greedy steps choose the next tokens there, so that the host sends nothing and
  * waits for one integer a sequence. All sequences of the cache take part; those that have ended compute what nobody
@@ -21,9 +25,12 @@ class DecodeStep<Scalar, ad::Device> {
   using Model = Llama<Scalar, ad::Device>;
   using Cache = KvCache<Scalar, ad::Device>;
 
-  DecodeStep(Model& model, Cache& cache)
+  /** \param fuseBlocks  whether to run the blocks as one kernel where that is for them. Not the default as long as it
+   * has been measured by itself only, and not in a whole step. */
+  DecodeStep(Model& model, Cache& cache, bool fuseBlocks = false)
       : m_model(model),
         m_cache(cache),
+        m_fuseBlocks(fuseBlocks),
         m_context(gpu::Context::current()),
         m_tape(m_context),
         m_tokens(cache.sequences(), 1, m_context),
@@ -68,6 +75,7 @@ class DecodeStep<Scalar, ad::Device> {
   };
 
   void run(Recorded& step, bool greedy) {
+    if (m_fuseBlocks && !m_scoring.warm && !m_choosing.warm) fuseBlocks();
     if (step.warm && !step.graph) step.graph = gpu::Graph(m_context, [&] { queue(greedy); });
     if (step.graph)
       step.graph.launch();
@@ -80,12 +88,26 @@ class DecodeStep<Scalar, ad::Device> {
     const gpu::ContextGuard onContext(m_context);
     m_tape.clear();
     const ad::NoGradGuard<Scalar, ad::Device> guard(m_tape);
-    const Integers tokens = std::as_const(m_tokens).view(), positions = std::as_const(m_positions).view();
-    const auto features = m_model.features(m_tape, tokens, m_cache, ad::CachedTokens<Integers>{positions, {}});
-    const auto logits = m_model.logits(features);
+    const auto logits = m_model.logits(features());
     if (greedy) ad::argmax(logits, m_tokens.view());
     ad::advance(m_positions, 1, m_context);
     m_logits = logits.value().data();
+  }
+
+  void fuseBlocks() {
+    m_blocks = FusedBlocks<Scalar>::make(m_model, m_cache, m_context);
+    if (!m_blocks) return;
+    m_number.resize(1, 1, m_context);
+    ad::setIntegers(m_number, Eigen::VectorXi::Ones(1), m_context);
+  }
+
+  ad::Var<Scalar, ad::Device> features() {
+    const Integers tokens = std::as_const(m_tokens).view(), positions = std::as_const(m_positions).view();
+    if (!m_blocks) return m_model.features(m_tape, tokens, m_cache, ad::CachedTokens<Integers>{positions, {}});
+    const auto x = ad::embedding(m_tape, m_model.embedding().on(m_tape), tokens);
+    const auto y = (*m_blocks)(x, m_positions.data(), m_number.data());
+    ad::advance(m_number, 1, m_context);
+    return ad::rmsNorm(y, m_model.norm().on(m_tape), m_model.config().rmsNormEps);
   }
 
   template <typename Host, typename T>
@@ -103,10 +125,13 @@ class DecodeStep<Scalar, ad::Device> {
 
   Model& m_model;
   Cache& m_cache;
+  bool m_fuseBlocks;
   gpu::Context& m_context;
   ad::Tape<Scalar, ad::Device> m_tape;
   gpu::DeviceMatrix<int> m_tokens, m_positions;  // one a sequence
   bool m_knowsTokens = false;                    // whether m_tokens holds what the last greedy step chose
+  std::unique_ptr<FusedBlocks<Scalar>> m_blocks;
+  gpu::DeviceMatrix<int> m_number;  // of the step, for m_blocks
   Recorded m_scoring, m_choosing;
   const Scalar* m_logits = nullptr;  // in the tape's memory, where every step writes them
   Eigen::MatrixX<Scalar> m_raw;
