@@ -9,7 +9,9 @@
 #include <Eigen/Core>
 
 #include <eigen_q/src/BlockScale.h>
+#include <eigen_q/src/FourBitCodec.h>
 #include <eigen_q/src/Quantize.h>
+#include <src/formats/convert.h>
 
 using namespace EigenQ;
 using Eigen::MatrixXf;
@@ -273,4 +275,46 @@ BOOST_AUTO_TEST_CASE(whatCannotBeIsRefused) {
   BlockwiseQuantized bytes = quantizeBlockwise(x);
   bytes.absmax.conservativeResize(2);
   BOOST_CHECK_THROW(dequantizeBlockwise(bytes), FormatError);
+}
+
+// Values on thresholds and beside them, subnormals, zeros, NaN and infinities; blocks of every kind of absmax.
+BOOST_AUTO_TEST_CASE(everyConverterFollowsTheScalarDefinition) {
+  constexpr Index kBlock = 32, kCount = 20 * kBlock + 7;
+  std::vector<float> values(kCount);
+  for (Index i = 0; i < kCount; ++i) {
+    const Index block = i / kBlock;
+    const float unit = block % 5 == 1 ? 1e-37f : block % 5 == 2 ? 3e30f : 1.0f;
+    const float threshold = internal::nf4Thresholds().at[i % 15];
+    const float v = i % 3 == 0   ? threshold
+                    : i % 3 == 1 ? std::nextafter(threshold, 2.0f)
+                                 : 0.001f * float(i % 97) - 0.05f;
+    values[std::size_t(i)] = unit * (i % kBlock == 5 ? 1.0f : v);
+  }
+  values[3 * kBlock + 1] = kNaN;
+  values[4 * kBlock + 1] = -kInfinity;
+  values[6 * kBlock + 2] = -1e-40f;
+  std::fill_n(values.begin() + 8 * kBlock, kBlock, 1e-40f);
+  int rows = 0;
+  for (const internal::ConvertLowering& row : internal::hostConverters()) {
+    if (row.refuse()) continue;
+    ++rows;
+    for (const FourBitType type : {FourBitType::kNF4, FourBitType::kFP4}) {
+      std::vector<std::uint8_t> packed((kCount + 1) / 2);
+      std::vector<float> absmax(21);
+      row.kernels->quantizeFourBit(type, values.data(), kCount, kBlock, packed.data(), absmax.data());
+      int wrong = 0;
+      for (Index i = 0; i < kCount; ++i) {
+        const Index begin = i / kBlock * kBlock, end = std::min(kCount, begin + kBlock);
+        std::int32_t largest = 0;
+        for (Index j = begin; j < end; ++j)
+          largest = std::max(largest, internal::magnitudeBits(values[std::size_t(j)]));
+        const float expected = internal::floatOf(std::uint32_t(largest));
+        const float quotient = internal::normalized(values[std::size_t(i)], internal::blockReciprocal(expected));
+        wrong += absmax[std::size_t(i / kBlock)] != expected;
+        wrong += internal::codeAt(packed.data(), i) != internal::encodeFourBit(type, quotient);
+      }
+      BOOST_TEST(wrong == 0, row.name << ": " << wrong << " differ");
+    }
+  }
+  BOOST_TEST(rows >= 1);
 }

@@ -202,17 +202,26 @@ EIGENQ_STRONG_INLINE void encodeFourBitBlock(const float* values, Index count, f
   for (Index j = 0; j < packedSize(count - i); ++j) packed[i / 2 + j] = bytes[j];
 }
 
+/** Statistics come some blocks before their codes, or else each block would wait for its own maximum and quotient. */
 template <typename Search>
 EIGENQ_STRONG_INLINE void quantizeFourBitAs(const float* values, Index count, Index blockSize, std::uint8_t* packed,
                                             float* absmax) {
-  for (Index i = 0; i < count; i += blockSize) {
-    const Index size = blockSize < count - i ? blockSize : count - i;
-    const float largest = *absmax++ = absmaxOf(values + i, size);
-    const float reciprocal = blockReciprocal(largest);
-    if (reciprocal <= Search::kNeverFlushes) {
-      encodeFourBitBlock<Search, false>(values + i, size, reciprocal, packed + i / 2);
-    } else {
-      encodeFourBitBlock<Search, true>(values + i, size, reciprocal, packed + i / 2);
+  constexpr Index kAhead = 8;
+  const Index chunk = kAhead * blockSize;
+  for (Index begin = 0; begin < count; begin += chunk) {
+    const Index end = chunk < count - begin ? begin + chunk : count;
+    float* const largest = absmax + begin / blockSize;
+    for (Index i = begin, b = 0; i < end; i += blockSize, ++b) {
+      largest[b] = absmaxOf(values + i, blockSize < end - i ? blockSize : end - i);
+    }
+    for (Index i = begin, b = 0; i < end; i += blockSize, ++b) {
+      const Index size = blockSize < end - i ? blockSize : end - i;
+      const float reciprocal = blockReciprocal(largest[b]);
+      if (reciprocal <= Search::kNeverFlushes) {
+        encodeFourBitBlock<Search, false>(values + i, size, reciprocal, packed + i / 2);
+      } else {
+        encodeFourBitBlock<Search, true>(values + i, size, reciprocal, packed + i / 2);
+      }
     }
   }
 }
