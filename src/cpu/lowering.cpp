@@ -42,8 +42,9 @@ bool isAligned(const WeightView& w) {
 }
 
 /** For kernels that walk along rows of any alignment. */
+template <int MaxAlignedRows>
 const char* refuseRowGemv(const QuantizedProduct& p) {
-  if (isAligned(p.w) && p.y.rows > 4) return "more than 4 rows of X: a decoded panel pays off";
+  if (isAligned(p.w) && p.y.rows > MaxAlignedRows) return "too many rows of X: a decoded panel pays off";
   return refuseGemvShape(p);
 }
 
@@ -75,10 +76,10 @@ const char* refuseNothing(const QuantizedProduct&) { return nullptr; }
 constexpr Lowering kHostLowerings[] = {
 #if defined(EIGENQ_HAVE_X86_KERNELS)
     {"avx512.fourbit-gemv", refuse<cpuLacksAvx512, refuseFourBitGemv<3>>, runFourBitGemvAvx512},
-    {"avx512.gemv", refuse<cpuLacksAvx512, refuseRowGemv>, runGemvAvx512},
+    {"avx512.gemv", refuse<cpuLacksAvx512, refuseRowGemv<3>>, runGemvAvx512},
     {"avx512.gemm", refuse<cpuLacksAvx512, refuseGemmShape>, runGemmAvx512},
     {"avx2.fourbit-gemv", refuse<cpuLacksAvx2, refuseFixedPoint>, runFourBitGemvAvx2},  // relative error some 3e-5
-    {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv>, runGemvAvx2},
+    {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv<4>>, runGemvAvx2},
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif
     {"portable.gemv", refuse<cpuLacksNothing, refuseGemvShape>, runGemvPortable},

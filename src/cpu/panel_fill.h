@@ -28,7 +28,7 @@ struct PanelFill {
   using Decoder = typename FourBitDecoder<Isa>::Type;
   static constexpr bool kHasDecoder = Format == WeightFormat::kFourBit && !std::is_void_v<Decoder>;
   static constexpr int kLanes = Isa::kLanes, kPanel = TileKernel<Isa>::kPanel, kPanels = 4;
-  static constexpr Index kRowsDepth = 256, kColumnsDepth = 64;
+  static constexpr Index kRowsDepth = 4096 / kPanel, kColumnsDepth = 64;
   static constexpr Index kStreamed = 4096;          // codes of a row that streamRows() should take at once
   static constexpr Index kAhead = 16;               // rows that columns() prefetches
   static constexpr Index kSlab = kPanels * kPanel;  // outputs of columns()

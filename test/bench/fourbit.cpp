@@ -15,6 +15,9 @@
 
 #include "Candidates.h"
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #if defined(EIGENQ_BENCH_DNNL)
 #include <dnnl.h>
 #endif
@@ -194,7 +197,9 @@ int main(int argc, char** argv) {
   for (int i = 3; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
   if (rows.empty()) rows = {1, 2, 4, 8, 16, 32, 64, 128, 512};
   EigenQ::setMaxThreads(threads);
-  Eigen::setNbThreads(threads);
+#if defined(_OPENMP)
+  omp_set_num_threads(threads);  // Eigen's and oneDNN's
+#endif
 #if defined(EIGENQ_BENCH_OPENBLAS)
   openblas_set_num_threads(threads);
 #endif
