@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 #include "operands.h"
 
+#include "../formats/convert.h"
+
 #include <eigen_q/src/ScalarConvert.h>
 
 #include <algorithm>
@@ -84,6 +86,12 @@ void packTileAs(const ConstDenseView& x, Index row, Index rows, Index col, Index
   }
 }
 
+/** Whether row \a i is known to be finite at a glance: others are looked at value by value. */
+bool isFiniteRow(const ConstDenseView& x, Index i) {
+  if (x.scalar != ScalarType::kFloat || x.colStride != 1) return false;
+  return !convertKernels().holdsNonFinite(static_cast<const float*>(x.data) + i * x.rowStride, x.cols);
+}
+
 }  // namespace
 
 void packTile(const ConstDenseView& x, Index row, Index rows, Index col, Index cols, float* packed) {
@@ -138,6 +146,7 @@ bool findNonFinite(const ConstDenseView& x, Index* row, Index* col) {
   return dispatchScalar(x.scalar, [&](auto traits) {
     const auto* data = static_cast<const typename decltype(traits)::Storage*>(x.data);
     for (Index i = 0; i < x.rows; ++i) {
+      if (isFiniteRow(x, i)) continue;
       for (Index j = 0; j < x.cols; ++j) {
         const float v = traits.toFloat(data[i * x.rowStride + j * x.colStride]);
         if ((bitsOf(v) & kFloatInfinity) != kFloatInfinity) continue;
