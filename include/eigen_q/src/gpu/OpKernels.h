@@ -69,8 +69,8 @@ struct Dropout {
   double p = 0;
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;
-  const std::uint64_t* streamBase = nullptr;  // in device memory: added to stream; null: nothing is
   bool accumulate = false;
+  const std::uint64_t* streamBase = nullptr;  // in device memory: added to stream; null: nothing is
 };
 void dropout(const Dropout& op, Context& context);
 
