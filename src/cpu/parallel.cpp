@@ -36,12 +36,13 @@ void pauseThread() {
 #endif
 }
 
-/** Waits for \a done for as long as waking a sleeping thread may take; false when that was too short. Products come in
- * rows: whoever sleeps between them is late for the next, by 50 us on a virtual machine. */
+/** Waits awake for \a done, for a while; false when that was too short. Products come in rows: whoever sleeps between
+ * them is late for the next, by 50 us on a virtual machine, and by milliseconds where the system wakes it on the caller's
+ * own core. */
 template <typename Done>
 bool spinUntil(const Done& done) {
   using Clock = std::chrono::steady_clock;
-  constexpr auto kPatience = std::chrono::microseconds(50);
+  constexpr auto kPatience = std::chrono::microseconds(200);
   for (const Clock::time_point start = Clock::now(); Clock::now() - start < kPatience;) {
     for (int i = 0; i < 32; ++i) {
       if (done()) return true;
@@ -114,9 +115,10 @@ class Pool {
         spinUntil([&] { return m_job != seen; });
         lock.lock();
       }
-      m_wake.wait(lock, [&] { return m_stop || (m_job != seen && m_seats > 0); });
+      m_wake.wait(lock, [&] { return m_stop || m_job != seen; });
       if (m_stop) return;
       seen = m_job;
+      if (m_seats == 0) continue;  // too late: to wait awake is to be in time for the next
       --m_seats;
       ++m_active;
       lock.unlock();

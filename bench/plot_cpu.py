@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Draws what eigenq_bench_fourbit prints: time against the rows of X, a panel a file of its output.
+
+python3 bench/plot_cpu.py --shape 11008x4096 --out doc/perf-nf4-cpu.svg "AVX2"=avx2.md "AVX-512"=avx512.md
+Needs matplotlib."""
+
+import argparse
+import re
+
+from plot import plt
+
+STYLES = {"EigenQ": {"color": "tab:blue", "marker": "o", "linewidth": 2, "markersize": 4},
+          "OpenBLAS": {"color": "tab:gray", "marker": "^", "markersize": 3},
+          "oneDNN": {"color": "tab:red", "marker": "s", "markersize": 3}}
+
+
+def lines_of(path, shape):
+    """{name: [(rows, ms)]} of the products X·Wᵀ of that shape."""
+    found, names = {}, []
+    with open(path, encoding="utf-8") as file:
+        for text in file:
+            cells = [cell.strip() for cell in text.strip().strip("|").split("|")]
+            if cells[0] == "product":
+                names = [re.sub(r":.*", "", cell) for cell in cells[7:] if cell]
+            if cells[0] != "X Wᵀ" or cells[1].replace("×", "x") != shape:
+                continue
+            times = [cells[3]] + [cell.split(" ms")[0] for cell in cells[7:] if cell]
+            for name, time in zip(["EigenQ"] + names, times):
+                found.setdefault(name, []).append((int(cells[2]), float(time)))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("outputs", nargs="+", metavar="TITLE=FILE")
+    parser.add_argument("--shape", default="11008x4096", help="NxK")
+    parser.add_argument("--out", required=True, help="file to write, .svg")
+    args = parser.parse_args()
+    figure, panels = plt.subplots(1, len(args.outputs), figsize=(4 * len(args.outputs), 3.4), squeeze=False, sharey=True)
+    for axes, output in zip(panels[0], args.outputs):
+        title, _, path = output.partition("=")
+        lines = lines_of(path, args.shape)
+        if not lines:
+            parser.error(f"{path} has no products of {args.shape}")
+        for name, points in lines.items():
+            if name in STYLES:
+                axes.plot(*zip(*points), label=name + ("" if name == "EigenQ" else ", dense float"), **STYLES[name])
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_title(f"{title}, W {args.shape.replace('x', '×')}", fontsize=10)
+        axes.set_xlabel("rows of X")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+        axes.grid(True, which="major", linewidth=0.3)
+    panels[0][0].set_ylabel("milliseconds")
+    panels[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(args.out, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
