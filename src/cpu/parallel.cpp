@@ -37,8 +37,8 @@ void pauseThread() {
 }
 
 /** Waits awake for \a done, for a while; false when that was too short. Products come in rows: whoever sleeps between
- * them is late for the next, by 50 us on a virtual machine, and by milliseconds where the system wakes it on the caller's
- * own core. */
+ * them is late for the next, by 50 us on a virtual machine, and by milliseconds where the system wakes it on the
+ * caller's own core. */
 template <typename Done>
 bool spinUntil(const Done& done) {
   using Clock = std::chrono::steady_clock;
