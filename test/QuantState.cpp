@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(damagedDictionariesAreNamed) {
   const auto message = [](const char* from, const char* to) {
     return messageOf(replaced(kNested, from, to), nestedTensors());
   };
-  BOOST_TEST(messageOf("{", nestedTensors()).find("file: weight: quant_state: not JSON") == 0);
+  BOOST_TEST(messageOf("{", nestedTensors()).find("file: weight: JSON: ") == 0);
   BOOST_TEST(messageOf("[]", nestedTensors()) == "file: weight: quant_state: expected an object, found array");
   BOOST_TEST(messageOf("{}", nestedTensors()) == "file: weight: quant_type: missing");
   BOOST_TEST(message("nf4", "int4") == "file: weight: quant_type: expected one of nf4, fp4, found \"int4\"");

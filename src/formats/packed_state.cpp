@@ -11,18 +11,17 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <set>
-
-#include <nlohmann/json.hpp>
 
 #include <eigen_q/src/Errors.h>
 #include <eigen_q/src/PackedState.h>
+
+#include "../strict_json.h"
 
 namespace EigenQ {
 namespace internal {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 constexpr std::array<FourBitType, 2> kFourBitTypes = {FourBitType::kNF4, FourBitType::kFP4};
 constexpr std::array<ScalarType, 4> kScalarTypes = {ScalarType::kFloat, ScalarType::kHalf, ScalarType::kBFloat16,
@@ -50,19 +49,8 @@ std::string shapeText(const std::vector<Index>& shape) {
 /** One dictionary being read: every complaint names its source and the key. */
 class Reader {
  public:
-  Reader(const std::string& json, const std::string& where) : m_where(where) {
-    // nlohmann keeps the last of two equal keys; a checkpoint with two is damaged.
-    std::set<std::string> seen;
-    const auto rejectRepeats = [&](int depth, Json::parse_event_t event, const Json& key) {
-      if (depth == 1 && event == Json::parse_event_t::key && !seen.insert(key.get<std::string>()).second)
-        fail(key.get<std::string>(), "given twice");
-      return true;
-    };
-    try {
-      m_json = Json::parse(json, rejectRepeats);
-    } catch (const Json::exception& e) {
-      fail("quant_state", std::string("not JSON: ") + e.what());
-    }
+  Reader(const std::string& json, const std::string& where)
+      : m_where(where), m_json(parseStrictJson<Json>(json, where)) {
     if (!m_json.is_object()) fail("quant_state", std::string("expected an object, found ") + m_json.type_name());
     for (const auto& [key, value] : m_json.items())
       if (!isKnown(key)) fail(key, "unknown key");

@@ -5,14 +5,13 @@
 
 #include <cmath>
 #include <limits>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include <eigen_q/Core>
+
+#include "../strict_json.h"
 
 namespace EigenQ {
 namespace llm {
@@ -22,21 +21,9 @@ class JsonObject {
  public:
   using Json = nlohmann::ordered_json;
 
-  /** Keys given twice are refused: readers disagree on which of them holds. */
+  /** \throws FormatError */
   static JsonObject parse(const std::string& text, const std::string& where) {
-    std::vector<std::set<std::string>> open;
-    const auto rejectRepeats = [&](int, Json::parse_event_t event, const Json& key) {
-      if (event == Json::parse_event_t::object_start) open.emplace_back();
-      if (event == Json::parse_event_t::object_end) open.pop_back();
-      if (event == Json::parse_event_t::key && !open.back().insert(key.get<std::string>()).second)
-        throw FormatError(where, key.get<std::string>(), "given twice");
-      return true;
-    };
-    try {
-      return JsonObject(Json::parse(text, rejectRepeats), where, "");
-    } catch (const Json::exception& e) {
-      throw FormatError(where, "JSON", e.what());
-    }
+    return JsonObject(EigenQ::internal::parseStrictJson<Json>(text, where), where, "");
   }
 
   [[noreturn]] void fail(const std::string& key, const std::string& message) const {

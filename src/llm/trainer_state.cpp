@@ -12,10 +12,10 @@
 #include <charconv>
 #include <filesystem>
 
-#include <nlohmann/json.hpp>
-
 #include <eigen_q/Io>
 #include <unsupported/eigen_q/src/llm/TrainerState.h>
+
+#include "../strict_json.h"
 
 namespace EigenQ {
 namespace llm {
@@ -67,11 +67,7 @@ void removeLeftovers(const fs::path& path) {
 }
 
 Json parsed(const io::SafetensorsFile& file, const std::string& key) {
-  try {
-    return Json::parse(file.metadata(key));
-  } catch (const Json::exception& e) {
-    fail(file.path(), key, e.what());
-  }
+  return EigenQ::internal::parseStrictJson<Json>(file.metadata(key), file.path() + ": " + key);
 }
 
 Index number(const io::SafetensorsFile& file, const std::string& key) {

@@ -6,6 +6,7 @@
 #include <eigen_q/src/Errors.h>
 #include <unsupported/eigen_q/Tokenizer>
 
+#include "../strict_json.h"
 #include "json_node.h"
 #include "pipeline.h"
 
@@ -27,7 +28,7 @@ Tokenizer Tokenizer::fromFile(const std::string& path) {
 }
 
 Tokenizer Tokenizer::fromJson(std::string_view json, const std::string& where) {
-  const nlohmann::json document = internal::parseJson(json, where);
+  const nlohmann::json document = EigenQ::internal::parseStrictJson<nlohmann::json>(json, where);
   return Tokenizer(std::make_shared<const TokenizerPipeline>(internal::JsonNode(document, where)));
 }
 

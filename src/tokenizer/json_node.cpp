@@ -2,7 +2,6 @@
 #include "json_node.h"
 
 #include <limits>
-#include <unordered_set>
 
 #include <eigen_q/src/Errors.h>
 
@@ -28,26 +27,6 @@ std::string describe(const Json& value) {
 }
 
 }  // namespace
-
-Json parseJson(std::string_view text, const std::string& file) {
-  std::vector<std::unordered_set<std::string>> keysOfOpenObjects;
-  const auto rejectRepeats = [&](int, Json::parse_event_t event, const Json& key) {
-    if (event == Json::parse_event_t::object_start) {
-      keysOfOpenObjects.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      keysOfOpenObjects.pop_back();
-    } else if (event == Json::parse_event_t::key) {
-      const auto& name = key.get_ref<const std::string&>();
-      if (!keysOfOpenObjects.back().insert(name).second) throw FormatError(file, name, "given twice in one object");
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text.begin(), text.end(), rejectRepeats);
-  } catch (const Json::exception& e) {
-    throw FormatError(file, "JSON", e.what());
-  }
-}
 
 void JsonNode::fail(const std::string& message) const {
   throw FormatError(m_file, m_path.empty() ? "the document" : m_path, message);

@@ -6,7 +6,6 @@
 #include <initializer_list>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,10 +14,6 @@
 namespace EigenQ {
 namespace llm {
 namespace internal {
-
-/** Parses \a text; keys given twice in one object are refused, since readers disagree on which of them holds.
- * \throws FormatError */
-nlohmann::json parseJson(std::string_view text, const std::string& file);
 
 /** Reads members of a JSON value; every complaint is a FormatError with the file, the path in the JSON, what was
  * expected and what was found. Refers to the document, which has to outlive it. */

@@ -86,6 +86,9 @@ BOOST_AUTO_TEST_CASE(whatIsNoJsonIsRefused) {
   BOOST_CHECK_EXCEPTION(LlamaConfig::fromJson(R"({"model_type": "llama", "model_type": "qwen2"})"), FormatError,
                         names("model_type"));
   BOOST_CHECK_EXCEPTION(LlamaConfig::fromFile("no/such/config.json"), FormatError, names("file"));
+  Json wide = Json::object();
+  for (int i = 0; i < 5000; ++i) wide["key " + std::to_string(i)] = i;
+  BOOST_CHECK_EXCEPTION(read(wide), FormatError, names("key 4096"));
 }
 
 BOOST_AUTO_TEST_CASE(absentKeysHaveTheDefaultsOfTheirFamily) {
