@@ -10,6 +10,7 @@
 #include "epilogue.cuh"
 #include "fourbit_backward_sm90_multiply.cuh"
 #include "fourbit_decode.h"
+#include "op_launch.cuh"
 #include "tensor_map.h"
 
 namespace EigenQ {
@@ -124,22 +125,6 @@ Split splitOf(const QuantizedProduct& p, double stage, Index multiprocessors) {
   return best;
 }
 
-template <typename... Parameters, typename... Arguments>
-void launchEarly(void (*kernel)(Parameters...), Index blocks, int threads, int sharedBytes, Context& context,
-                 const Arguments&... arguments) {
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(sharedBytes);
-  config.stream = context.stream();
-  config.attrs = &early;
-  config.numAttrs = 1;
-  EIGENQ_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
-}
-
 template <typename T, typename S>
 void run(const QuantizedProduct& p, double stage, Context& context) {
   Scratch scratch(context);
@@ -165,14 +150,14 @@ void run(const QuantizedProduct& p, double stage, Context& context) {
                    {S::kLine, kStageRows}, S::kLine == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
   const CUtensorMap rows = tensorMap<2>(x.data, {2 * p.w.rows, p.y.rows}, {2 * xStride}, {2 * kStageRows, S::kTokens},
                                         CU_TENSOR_MAP_SWIZZLE_128B);
-  const auto kernel = multiplyBackward<T, S>;
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
   const Index items = Index{problem.tilesTokens} * problem.tilesCols * problem.slices;
-  launchEarly(kernel, std::min<Index>(items, context.multiprocessors()), S::kThreads, kSharedBytes, context, problem,
-              codes, rows);
-  if (!inPlace)
-    launchEarly(addBackwardSlices<T>, ceilDiv(p.y.rows * p.y.cols, kRun * kFinishThreads), kFinishThreads, 0, context,
-                problem.sums, problem.slices, p.y, p.epilogue, vectors && !residual);
+  const auto blocks = static_cast<unsigned>(std::min<Index>(items, context.multiprocessors()));
+  launchEarly("wgmma.backward", multiplyBackward<T, S>, {blocks, S::kThreads, kSharedBytes}, context, problem, codes,
+              rows);
+  if (inPlace) return;
+  const auto runs = static_cast<unsigned>(ceilDiv(p.y.rows * p.y.cols, kRun * kFinishThreads));
+  launchEarly("adding slices", addBackwardSlices<T>, {runs, kFinishThreads}, context, problem.sums, problem.slices, p.y,
+              p.epilogue, vectors && !residual);
 }
 
 /** With the microseconds of a stage, measured on an H200 at 8192×8192: what slices are chosen by. */

@@ -3,6 +3,7 @@
 #include "fourbit_decode_sm90.cuh"
 
 #include "alignment.h"
+#include "op_launch.cuh"
 #include "tensor_map.h"
 
 namespace EigenQ {
@@ -26,19 +27,9 @@ StreamMaps mapsOf(const WeightView& w) {
 
 template <typename T, int kTokens, bool kNested>
 void launch(const StreamProblem& problem, const DecodeSpread& spread, Context& context) {
-  const auto kernel = decodeStream<T, kTokens, kNested>;
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kStreamSharedBytes));
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(spread.ctas), static_cast<unsigned>(spread.slices));
-  config.blockDim = dim3(kStreamThreads);
-  config.dynamicSmemBytes = kStreamSharedBytes;
-  config.stream = context.stream();
-  config.attrs = &early;
-  config.numAttrs = 1;
-  EIGENQ_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem, mapsOf(problem.w)));
+  const dim3 grid(static_cast<unsigned>(spread.ctas), static_cast<unsigned>(spread.slices));
+  launchEarly("stream.decode", decodeStream<T, kTokens, kNested>, {grid, kStreamThreads, kStreamSharedBytes}, context,
+              problem, mapsOf(problem.w));
 }
 
 template <typename T, bool kNested>
