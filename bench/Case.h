@@ -22,7 +22,7 @@ struct Work {
 };
 
 struct KernelSpec {
-  enum class Kind { kProduct, kQuantize, kDequantize };
+  enum class Kind { kProduct, kAdapter, kQuantize, kDequantize };
   enum class Format { kDense, kNF4, kNF4Nested, kInt8 };
   static constexpr float kNoThreshold = -1;
 
@@ -57,10 +57,28 @@ class Case {
 
 std::unique_ptr<Case> makeProductCase(const KernelSpec& spec, const Shape& shape, ScalarType scalar,
                                       gpu::Context& context);
+/** A layer with a LoRA adapter, forward and backward. */
+std::unique_ptr<Case> makeAdapterCase(const KernelSpec& spec, const Shape& shape, ScalarType scalar,
+                                      gpu::Context& context);
 std::unique_ptr<Case> makeQuantizerCase(const KernelSpec& spec, const Shape& shape, ScalarType scalar,
                                         gpu::Context& context);
 
-// What both kinds of case share.
+// What the kinds of case share.
+
+/** \returns f(Scalar()), for the C++ type of \a scalar. */
+template <typename F>
+std::unique_ptr<Case> forScalar(ScalarType scalar, const F& f) {
+  switch (scalar) {
+    case ScalarType::kHalf:
+      return f(Eigen::half());
+    case ScalarType::kBFloat16:
+      return f(Eigen::bfloat16());
+    case ScalarType::kFloat:
+    case ScalarType::kDouble:
+      break;
+  }
+  return f(0.0f);
+}
 
 /** How many operands of so many bytes are cold when they are used in turn: four at least. */
 int coldCopies(double bytes);

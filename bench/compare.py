@@ -9,7 +9,7 @@ import math
 import sys
 
 REGIMES = [(1, 1), (2, 2), (4, 16), (32, 32), (64, 64), (128, 128), (256, 512), (2048, 1 << 40)]
-DENSE = ("dense", "dense-backward")
+DENSE = ("dense", "dense-backward", "lora-dense")
 
 
 def cells_of(path):
@@ -36,7 +36,11 @@ class Comparison:
         return self.ratio(key, key[0].removesuffix("-eager"))
 
     def against_dense(self, key):
-        return self.ratio(key, "dense-backward" if key[0].endswith("-backward") else "dense") if key[3] else None
+        if not key[3]:
+            return None
+        if "lora" in key[0]:
+            return self.ratio(key, "lora-dense")
+        return self.ratio(key, "dense-backward" if key[0].endswith("-backward") else "dense")
 
     def share(self, key):
         return self.ours[key]["limit_us"] / self.ours[key]["us"]
@@ -73,7 +77,7 @@ def product_table(c, kernel):
             parts += [times(r) for r in (c.against_bitsandbytes(key), c.against_dense(key)) if r is not None]
             line.append(", ".join(parts))
         lines.append(line)
-    rivals = "cuBLAS" if kernel in DENSE else "bitsandbytes (where it has the like), cuBLAS"
+    rivals = "cuBLAS in PyTorch" if kernel in DENSE else "bitsandbytes (where it has the like), cuBLAS in PyTorch"
     print(f"### {kernel}\n\nMedian (share of the limit), ratios to {rivals}.\n")
     table(["N×K"] + [f"M={m}" for m in rows_of_x], lines)
     paths = {}

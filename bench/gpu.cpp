@@ -26,6 +26,7 @@ using nlohmann::ordered_json;
 
 constexpr float kPlain = KernelSpec::kNoThreshold;
 constexpr Index kMostEagerRows = 32;  // beyond, the device is the slower of the two
+constexpr Index kAdapterRows = 4096;  // four sequences of a thousand tokens, whatever --m says
 
 //                                 name, kind, format, backward, threshold, eager, quick
 constexpr KernelSpec kKernels[] = {
@@ -39,6 +40,8 @@ constexpr KernelSpec kKernels[] = {
     {"llm-int8", Kind::kProduct, Format::kInt8, false, 0.0f, false, true},
     {"llm-int8-outliers", Kind::kProduct, Format::kInt8, false, 6.0f, false, false},
     {"llm-int8-outliers-eager", Kind::kProduct, Format::kInt8, false, 6.0f, true, true},
+    {"qlora", Kind::kAdapter, Format::kNF4, false, kPlain, false, false},
+    {"lora-dense", Kind::kAdapter, Format::kDense, false, kPlain, false, false},
     {"quantize-nf4", Kind::kQuantize, Format::kNF4, false, kPlain, false, true},
     {"quantize-nf4-nested", Kind::kQuantize, Format::kNF4Nested, false, kPlain, false, false},
     {"quantize-int8", Kind::kQuantize, Format::kInt8, false, kPlain, false, true},
@@ -135,10 +138,12 @@ class Benchmark {
   }
 
   void runKernel(const KernelSpec& spec, const Shape& shape) {
-    const bool product = spec.kind == Kind::kProduct;
-    const std::unique_ptr<Case> test = product ? makeProductCase(spec, shape, m_options.scalar, m_context)
-                                               : makeQuantizerCase(spec, shape, m_options.scalar, m_context);
-    if (!product) return runCell(spec, shape, 0, *test);
+    const auto make = spec.kind == Kind::kProduct   ? makeProductCase
+                      : spec.kind == Kind::kAdapter ? makeAdapterCase
+                                                    : makeQuantizerCase;
+    const std::unique_ptr<Case> test = make(spec, shape, m_options.scalar, m_context);
+    if (spec.kind == Kind::kAdapter) return runCell(spec, shape, kAdapterRows, *test);
+    if (spec.kind != Kind::kProduct) return runCell(spec, shape, 0, *test);
     for (const Index m : m_options.rows) {
       if (!spec.eager || m <= kMostEagerRows) runCell(spec, shape, m, *test);
     }

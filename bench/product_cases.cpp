@@ -205,16 +205,7 @@ std::unique_ptr<Case> makeFor(const KernelSpec& spec, const Shape& shape, gpu::C
 
 std::unique_ptr<Case> makeProductCase(const KernelSpec& spec, const Shape& shape, ScalarType scalar,
                                       gpu::Context& context) {
-  switch (scalar) {
-    case ScalarType::kHalf:
-      return makeFor<Eigen::half>(spec, shape, context);
-    case ScalarType::kBFloat16:
-      return makeFor<Eigen::bfloat16>(spec, shape, context);
-    case ScalarType::kFloat:
-    case ScalarType::kDouble:
-      break;
-  }
-  return makeFor<float>(spec, shape, context);
+  return forScalar(scalar, [&](auto tag) { return makeFor<decltype(tag)>(spec, shape, context); });
 }
 
 }  // namespace bench

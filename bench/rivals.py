@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
 """Times bitsandbytes and PyTorch's dense products on the work of eigenq_bench_gpu, and by its method: cold weights in
-turn, CUDA graphs where the call can be captured, medians. Needs torch and bitsandbytes; writes JSON."""
+turn, CUDA graphs where the call can be captured, medians. Needs torch, bitsandbytes and peft; writes JSON."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ import torch
 
 import bitsandbytes as bnb
 import bitsandbytes.functional as F
+import peft
 
 SHAPES = "4096x4096,11008x4096,4096x11008,14336x4096,8192x8192,28672x8192"
 ROWS = "1,2,4,8,16,32,64,128,256,512,2048,8192"
@@ -27,6 +28,8 @@ FEWEST_SAMPLES, MOST_SAMPLES = 7, 100
 FEWEST_CALLS, MOST_CALLS = 40, 512  # of short calls in a graph: eagerly they take the host's time, which says little
 EAGER_SAMPLES = 11
 OUTLIER_COLUMNS = 10
+ADAPTER_ROWS = 4096
+ADAPTER_RANK = 64
 WEIGHT_DEVIATION = 0.02
 
 
@@ -136,6 +139,12 @@ def activations(rows, cols, dtype, outliers=False):
     return x
 
 
+def require_close(found, exact):
+    error = torch.linalg.norm((found - exact).float()) / torch.linalg.norm(exact.float())
+    if not error < 0.15:
+        raise RuntimeError(f"relative error {error.item():.3g}")
+
+
 # Each rival: of (n, k, dtype), what prepares it; a product's call takes X and a copy, any other's a copy.
 
 
@@ -144,6 +153,13 @@ class Rival:
     backward = False
     outliers = False
     graph = True
+    rows = None  # of X, whatever --m says
+
+    def check(self, x):
+        """The work is what it is taken for: within the error of its format, the dense product."""
+        w = self.dense.to(x.dtype)
+        exact = torch.matmul(x, w) if self.backward else torch.nn.functional.linear(x, w)
+        require_close(self.call(x, 0), exact)
 
 
 class Dense(Rival):
@@ -244,6 +260,58 @@ class Int8Backward(LLMInt8):
         return torch.matmul(x, w)
 
 
+class QLora(NF4):
+    """PEFT's adapter beside a frozen Linear4bit, forward and backward, as a training step calls it."""
+
+    name = "qlora"
+    rows = ADAPTER_ROWS
+
+    def __init__(self, n, k, dtype):
+        super().__init__(n, k, dtype)
+        self.layers = [self.adapted(self.base(copy, n, k, dtype)) for copy in range(self.copies)]
+        self.grad = torch.randn(ADAPTER_ROWS, n, device="cuda", dtype=dtype)
+
+    def base(self, copy, n, k, dtype):
+        layer = bnb.nn.Linear4bit(k, n, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta")
+        packed, state = self.quantised[copy]
+        layer.weight = bnb.nn.Params4bit(packed, requires_grad=False, quant_state=state, bnb_quantized=True)
+        layer.weight.quant_state = state
+        return layer
+
+    @staticmethod
+    def adapted(base):
+        config = peft.LoraConfig(r=ADAPTER_RANK, lora_alpha=ADAPTER_RANK // 2, lora_dropout=0.0, target_modules=["0"])
+        return peft.inject_adapter_in_model(config, torch.nn.Sequential(base)).to("cuda")
+
+    def call(self, x, copy):
+        x = x.detach().requires_grad_()
+        with torch.enable_grad(), torch.autocast("cuda", dtype=x.dtype, cache_enabled=False):
+            y = self.layers[copy](x)
+        parameters = [p for p in self.layers[copy].parameters() if p.requires_grad]
+        return torch.autograd.grad(y, [x, *parameters], self.grad)[0]
+
+    def check(self, x):
+        """B is zero at first: dX is that of the weight alone."""
+        exact = torch.matmul(self.grad, self.dense)
+        require_close(self.call(x, 0), exact)
+
+
+class LoraDense(QLora):
+    name = "lora-dense"
+
+    def __init__(self, n, k, dtype):
+        self.copies = cold_copies(n * k * dtype.itemsize)
+        self.weights = [random_weights(n, k, dtype) for _ in range(self.copies)]
+        self.dense = self.weights[0]
+        self.layers = [self.adapted(self.base(copy, n, k, dtype)) for copy in range(self.copies)]
+        self.grad = torch.randn(ADAPTER_ROWS, n, device="cuda", dtype=dtype)
+
+    def base(self, copy, n, k, dtype):
+        layer = torch.nn.Linear(k, n, bias=False, device="meta")
+        layer.weight = torch.nn.Parameter(self.weights[copy], requires_grad=False)
+        return layer
+
+
 class QuantizeNF4(Rival):
     """The kernel alone: the wrapper around it makes a table on the host."""
 
@@ -299,6 +367,8 @@ RIVALS = [
     Int8Backward,
     LLMInt8,
     LLMInt8Outliers,
+    QLora,
+    LoraDense,
     QuantizeNF4,
     QuantizeNF4Nested,
     QuantizeInt8,
@@ -308,13 +378,6 @@ RIVALS = [
 QUICK = [Dense, NF4, NF4Nested, NF4Backward, LLMInt8, LLMInt8Outliers, QuantizeNF4, QuantizeInt8, DequantizeNF4]
 
 
-def check_product(rival, x):
-    """The work is what it is taken for: within the error of its format, the dense product."""
-    w = rival.dense.to(x.dtype)
-    exact = torch.matmul(x, w) if rival.backward else torch.nn.functional.linear(x, w)
-    error = torch.linalg.norm((rival.call(x, 0) - exact).float()) / torch.linalg.norm(exact.float())
-    if not error < 0.15:
-        raise RuntimeError(f"relative error {error.item():.3g}")
 
 
 def measure(call, rival, budget):
@@ -349,12 +412,12 @@ def run_rival(kind, n, k, args, report):
     if not kind.product:
         report.cell(kind.name, n, k, 0, lambda: measure(rival.call, rival, args.budget))
         return
-    for index, m in enumerate(args.m):
+    for index, m in enumerate([kind.rows] if kind.rows else args.m):
         x = activations(m, n if kind.backward else k, dtype, kind.outliers)
 
         def run(x=x, first=index == 0):
             if first:
-                check_product(rival, x)
+                rival.check(x)
             return measure(lambda copy: rival.call(x, copy), rival, args.budget)
 
         report.cell(kind.name, n, k, m, run)
