@@ -10,14 +10,8 @@ if(NOT status EQUAL 1 OR NOT err MATCHES "^generate: /nowhere/tokenizer.json: ")
   message(FATAL_ERROR "without a model: expected status 1 and its name, found ${status} and ${err}")
 endif()
 
-if(DEFINED ENV{EIGENQ_MODELS})
-  set(MODELS $ENV{EIGENQ_MODELS})
-endif()
-set(model ${MODELS}/tinystories-656k)
-if(NOT EXISTS ${model})
-  message(STATUS "skipped: ${model} is not there; set EIGENQ_MODELS to the folder of models")
-  return()
-endif()
+include(${CMAKE_CURRENT_LIST_DIR}/../../test/support/tinystories.cmake)
+require_tinystories()
 execute_process(COMMAND ${GENERATE} ${model} "Once upon a time" RESULT_VARIABLE status OUTPUT_VARIABLE out
                 ERROR_VARIABLE err)
 if(NOT status EQUAL 0 OR NOT out MATCHES "^Once upon a time, a little girl named Lily " OR

@@ -2,14 +2,8 @@
 # Runs EIGENQ on TinyStories-656K, from the folder of models that EIGENQ_MODELS names, or else from MODELS.
 
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
-if(DEFINED ENV{EIGENQ_MODELS})
-  set(MODELS $ENV{EIGENQ_MODELS})
-endif()
-set(model ${MODELS}/tinystories-656k)
-if(NOT EXISTS ${model})
-  message(STATUS "skipped: ${model} is not there; set EIGENQ_MODELS to the folder of models")
-  return()
-endif()
+include(${CMAKE_CURRENT_LIST_DIR}/../../test/support/tinystories.cmake)
+require_tinystories()
 file(REMOVE_RECURSE ${OUT})
 file(MAKE_DIRECTORY ${OUT})
 file(WRITE ${OUT}/text "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "

@@ -3,14 +3,8 @@
 # checks what it prints and writes below OUT.
 
 file(REMOVE_RECURSE ${OUT})
-if(DEFINED ENV{EIGENQ_MODELS})
-  set(MODELS $ENV{EIGENQ_MODELS})
-endif()
-set(model ${MODELS}/tinystories-656k)
-if(NOT EXISTS ${model})
-  message(STATUS "skipped: ${model} is not there; set EIGENQ_MODELS to the folder of models")
-  return()
-endif()
+include(${CMAKE_CURRENT_LIST_DIR}/../../../test/support/tinystories.cmake)
+require_tinystories()
 
 # run(STATUS PATTERN ARGUMENT…): expects that exit status, and PATTERN in what is printed.
 function(run expected pattern)
