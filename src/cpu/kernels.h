@@ -3,6 +3,7 @@
 #ifndef EIGENQ_CPU_KERNELS_H
 #define EIGENQ_CPU_KERNELS_H
 
+#include <eigen_q/src/FloatKernels.h>
 #include <eigen_q/src/Int8Product.h>
 #include <eigen_q/src/Lowering.h>
 #include <eigen_q/src/OptimizerKernels.h>
@@ -20,6 +21,11 @@ void dequantizeRows(const WeightView& w, const DenseView& y, const Epilogue& epi
 void dequantizePortable(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
 void runAdamPortable(const AdamStep& step);
 void runLionPortable(const LionStep& step);
+
+extern const FloatKernels kFloatPortable;
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+extern const FloatKernels kFloatAvx2, kFloatAvx512;
+#endif
 
 void runInt8GemmReference(const Int8Product& p, const Int8Sink& sink);
 void runInt8GemmPortable(const Int8Product& p, const Int8Sink& sink);

@@ -126,6 +126,8 @@ void storeTile(const float* acc, Index ld, Index row, Index col, Index rows, Ind
   });
 }
 
+bool isPlain(const Epilogue& e) { return e.alpha == 1 && isScaleOnly(e); }
+
 bool inFixedPointRange(const ConstDenseView& x) {
   constexpr std::uint32_t kLeast = (127 - 40) << 23, kMost = (127 + 40) << 23;
   return dispatchScalar(x.scalar, [&](auto traits) {

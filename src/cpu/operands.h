@@ -18,6 +18,9 @@ void packTile(const ConstDenseView& x, Index row, Index rows, Index col, Index c
 void storeTile(const float* acc, Index ld, Index row, Index col, Index rows, Index cols, const DenseView& y,
                const Epilogue& epilogue);
 
+/** Whether \a epilogue leaves sums as they are. */
+bool isPlain(const Epilogue& epilogue);
+
 /** Whether every value of x is zero or in ±[2⁻⁴⁰, 2⁴⁰]: what is scaled by a block's largest magnitude, and by weights',
  * then stays far from float's ends. */
 bool inFixedPointRange(const ConstDenseView& x);

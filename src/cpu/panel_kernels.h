@@ -119,7 +119,7 @@ struct PanelKernels {
     float* panel = scratch(Scratch::kPanel, Fill::kRowsDepth * kPanel);
     for (Index depth = 0; depth == 0 || depth < p.x.cols; depth += x.step) {  // k = 0 still clears acc
       if (depth % Fill::kStreamed == 0) {
-        Fill::streamRows(p.w, s.output, s.panels * kPanel, depth, least(Fill::kStreamed, p.x.cols - depth));
+        streamRows(p.w, s.output, s.panels * kPanel, depth, least(Fill::kStreamed, p.x.cols - depth));
       }
       for (Index i = 0; i < s.panels; ++i) {
         Fill::rows(p.w, s.output + i * kPanel, depth, x.depthOf(depth), panel);
@@ -140,6 +140,7 @@ struct PanelKernels {
 
   static void store(const QuantizedProduct& p, const Tiles& x, const Share& s) {
     const Index row = x.firstRow + s.row;
+    if (storesPlainly(p) && (p.transposed || !Fill::permutesColumns(p.w, s.output))) return storePlainly(p, row, s);
     if (p.transposed || !Fill::permutesColumns(p.w, s.output)) {
       for (Index i = 0; i < s.panels; ++i) {
         const Index output = s.output + i * kPanel;
@@ -154,6 +155,27 @@ struct PanelKernels {
       const Index rows = least(kRows, s.rows - r);
       Fill::restoreColumns(s.acc + r * kPanel, s.rows * kPanel, rows, natural);
       storeTile(natural, kSlab, row + r, s.output, rows, kSlab, p.y, p.epilogue);
+    }
+  }
+
+  /** Whether sums go to contiguous rows of floats as they are. storeTile(), compiled for every processor and every
+   * epilogue, takes a tenth of a product of 128 columns. */
+  static bool storesPlainly(const QuantizedProduct& p) {
+    return p.y.scalar == ScalarType::kFloat && p.y.colStride == 1 && isPlain(p.epilogue);
+  }
+  static void storePlainly(const QuantizedProduct& p, Index row, const Share& s) {
+    for (Index i = 0; i < s.panels; ++i) {
+      const Index output = s.output + i * kPanel, outputs = least(kPanel, p.y.cols - output);
+      const float* from = s.acc + i * s.rows * kPanel;
+      float* to = static_cast<float*>(p.y.data) + row * p.y.rowStride + output;
+      for (Index r = 0; r < s.rows; ++r, from += kPanel, to += p.y.rowStride) {
+        if (outputs == kPanel) {
+          Isa::store(to, Isa::load(from));
+          Isa::store(to + kLanes, Isa::load(from + kLanes));
+        } else {
+          for (Index lane = 0; lane < outputs; ++lane) to[lane] = from[lane];
+        }
+      }
     }
   }
 

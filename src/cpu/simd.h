@@ -5,6 +5,8 @@
 #ifndef EIGENQ_CPU_SIMD_H
 #define EIGENQ_CPU_SIMD_H
 
+#include <eigen_q/src/ScalarConvert.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -17,6 +19,8 @@ namespace internal {
 namespace {
 
 // decodeFourBit reads kLanes/2 bytes: the high nibble of a byte is the earlier code.
+// larger(a, b) and smaller(a, b) are b where either is no number; zeroBelow(x, limit, v) is v but where x < limit.
+// addExponent(v, n) is v·2^k for the k in the low bits of n.
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 
@@ -32,8 +36,20 @@ struct Avx512 {
   static Vec broadcast(float v) { return _mm512_set1_ps(v); }
   static Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
   static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+  static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+  static Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+  static Vec sqrt(Vec v) { return _mm512_sqrt_ps(v); }
+  static Vec larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+  static Vec smaller(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+  static Vec zeroBelow(Vec x, Vec limit, Vec v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), v);
+  }
+  static Vec addExponent(Vec v, Vec n) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+  }
   static Vec multiplyAdd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
   static float sum(Vec v) { return _mm512_reduce_add_ps(v); }
+  static float largest(Vec v) { return _mm512_reduce_max_ps(v); }
   static void addWidened(Vec v, bool first, double* to) {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v)),
                   high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
@@ -45,6 +61,13 @@ struct Avx512 {
     return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
   }
 
+  static Vec fromHalf(const std::uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Vec fromBFloat16(const std::uint16_t* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
   static Vec fromInt8(const std::int8_t* codes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
   }
@@ -100,11 +123,25 @@ struct Avx2 {
   static Vec broadcast(float v) { return _mm256_set1_ps(v); }
   static Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
   static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+  static Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+  static Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+  static Vec sqrt(Vec v) { return _mm256_sqrt_ps(v); }
+  static Vec larger(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+  static Vec smaller(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+  static Vec zeroBelow(Vec x, Vec limit, Vec v) { return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), v); }
+  static Vec addExponent(Vec v, Vec n) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
+  }
   static Vec multiplyAdd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
   static float sum(Vec v) {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  static float largest(Vec v) {
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
   }
 
   static void addWidened(Vec v, bool first, double* to) {
@@ -117,6 +154,15 @@ struct Avx2 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
   }
 
+#if defined(__F16C__)
+  static Vec fromHalf(const std::uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+#endif
+  static Vec fromBFloat16(const std::uint16_t* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
   static Vec fromInt8(const std::int8_t* codes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))));
   }
@@ -185,6 +231,35 @@ struct Portable {
   static Vec add(Vec a, Vec b) {
     return generate([&](int i) { return a.lane[i] + b.lane[i]; });
   }
+  static Vec sub(Vec a, Vec b) {
+    return generate([&](int i) { return a.lane[i] - b.lane[i]; });
+  }
+  static Vec div(Vec a, Vec b) {
+    return generate([&](int i) { return a.lane[i] / b.lane[i]; });
+  }
+  static Vec sqrt(Vec v) {
+    return generate([&](int i) { return __builtin_sqrtf(v.lane[i]); });
+  }
+  static Vec larger(Vec a, Vec b) {
+    return generate([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static Vec smaller(Vec a, Vec b) {
+    return generate([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static Vec zeroBelow(Vec x, Vec limit, Vec v) {
+    return generate([&](int i) { return x.lane[i] < limit.lane[i] ? 0.0f : v.lane[i]; });
+  }
+  static Vec addExponent(Vec v, Vec n) {
+    return generate([&](int i) {
+      std::uint32_t bits, exponent;
+      std::memcpy(&bits, &v.lane[i], sizeof bits);
+      std::memcpy(&exponent, &n.lane[i], sizeof exponent);
+      bits += exponent << 23;
+      float sum;
+      std::memcpy(&sum, &bits, sizeof sum);
+      return sum;
+    });
+  }
   static Vec multiplyAdd(Vec a, Vec b, Vec c) { return add(mul(a, b), c); }
   static void addWidened(Vec v, bool first, double* to) {
     for (int i = 0; i < kLanes; ++i) to[i] = (first ? 0 : to[i]) + static_cast<double>(v.lane[i]);
@@ -193,7 +268,18 @@ struct Portable {
     return generate([=](int i) { return static_cast<float>(from[i]); });
   }
   static float sum(Vec v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
+  static float largest(Vec v) {
+    float most = v.lane[0];
+    for (int i = 1; i < kLanes; ++i) most = v.lane[i] > most ? v.lane[i] : most;
+    return most;
+  }
 
+  static Vec fromHalf(const std::uint16_t* p) {
+    return generate([=](int i) { return halfToFloat(p[i]); });
+  }
+  static Vec fromBFloat16(const std::uint16_t* p) {
+    return generate([=](int i) { return bfloat16ToFloat(p[i]); });
+  }
   static Vec fromInt8(const std::int8_t* codes) {
     return generate([=](int i) { return static_cast<float>(codes[i]); });
   }

@@ -39,10 +39,10 @@ struct TileKernel {
   static void addChain(Vec sum, bool first, float* to) { Isa::store(to, first ? sum : Isa::add(Isa::load(to), sum)); }
   static void addChain(Vec sum, bool first, double* to) { Isa::addWidened(sum, first, to); }
 
-  /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], one chain. */
+  /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], one chain; rows of \a to are \a toStride apart. */
   template <int R, typename Sum>
   static void multiplyChain(Index depth, const float* data, Index rowStride, Index depthStride, const float* panel,
-                            bool first, Sum* to) {
+                            bool first, Sum* to, Index toStride) {
     // Few rows have few sums: then each is cut in several, lest every addition wait for the last.
     constexpr int kSplit = R == 1 ? 4 : R <= 3 ? 2 : 1;
     Vec sum[kSplit][R][2];
@@ -67,7 +67,7 @@ struct TileKernel {
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < 2; ++v) {
         for (int part = 1; part < kSplit; ++part) sum[0][r][v] = Isa::add(sum[0][r][v], sum[part][r][v]);
-        addChain(sum[0][r][v], first, to + r * kPanel + v * kLanes);
+        addChain(sum[0][r][v], first, to + r * toStride + v * kLanes);
       }
     }
   }
@@ -75,11 +75,12 @@ struct TileKernel {
   /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], in chains of \a chain. A packed tile has R rows side by side:
    * its strides are constants. */
   template <int R, bool kPacked, typename Sum>
-  static void multiplyChains(Index depth, Index chain, const RowTile& x, const float* panel, bool first, Sum* to) {
+  static void multiplyChains(Index depth, Index chain, const RowTile& x, const float* panel, bool first, Sum* to,
+                             Index toStride = kPanel) {
     const Index rowStride = kPacked ? 1 : x.rowStride, depthStride = kPacked ? R : x.depthStride;
     for (Index k = 0; k == 0 || k < depth; k += chain, first = false) {  // depth 0 clears
       multiplyChain<R>(depth - k < chain ? depth - k : chain, x.data + k * depthStride, rowStride, depthStride,
-                       panel + k * kPanel, first, to);
+                       panel + k * kPanel, first, to, toStride);
     }
   }
 
@@ -96,6 +97,20 @@ struct TileKernel {
   }
 
   using Function = void (*)(Index, const RowTile&, const float*, bool, float*);
+  using IntoFunction = void (*)(Index, const RowTile&, const float*, bool, float*, Index);
+
+  /** y[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel] with rows of y \a yStride apart. */
+  template <int R>
+  static void multiplyInto(Index depth, const RowTile& x, const float* panel, bool first, float* y, Index yStride) {
+    multiplyChains<R, false>(depth, kChain, x, panel, first, y, yStride);
+  }
+  template <int R = Isa::kTileRows>
+  static IntoFunction intoFunction(Index rows) {
+    if constexpr (R > 1) {
+      if (rows < R) return intoFunction<R - 1>(rows);
+    }
+    return &multiplyInto<R>;
+  }
 
   /** multiply<rows>, rows in [1, Isa::kTileRows]. */
   template <int R = Isa::kTileRows>

@@ -13,6 +13,7 @@
 #include <Eigen/Core>
 
 #include "Arena.h"
+#include "HostProduct.h"
 #include "Pool.h"
 
 namespace EigenQ {
@@ -143,8 +144,12 @@ struct Host {
 
     /** y = or += xpr, which does not read y. */
     template <typename Scalar, typename Xpr>
-    void store(Eigen::Map<Eigen::MatrixX<Scalar>> y, const Xpr& xpr, bool accumulate) {
-      if (accumulate)
+    static void store(Eigen::Map<Eigen::MatrixX<Scalar>> y, const Xpr& xpr, bool accumulate) {
+      using Product = internal::FloatProductOf<Xpr>;
+      if constexpr (Product::value)
+        internal::multiplyFloats(y, Product::product(xpr).lhs(), Product::product(xpr).rhs(), Product::factor(xpr),
+                                 accumulate);
+      else if (accumulate)
         y.noalias() += internal::asMatrix(xpr);
       else
         y.noalias() = internal::asMatrix(xpr);

@@ -108,6 +108,13 @@ class Tape {
     return Uninitialised(Place::map(m_memory.template allocate<Scalar>(internal::countOf(rows, cols)), rows, cols));
   }
 
+  /** y = or += a dense expression that does not read y, for ops that write matrices themselves; on a device queued.
+   * Products of floats on the host run in the library's kernels. */
+  template <typename Xpr>
+  void store(const Map& y, const Xpr& xpr, bool accumulate = false) {
+    m_memory.template store<Scalar>(y, xpr, accumulate);
+  }
+
   /** Copies integers (token ids, offsets) into the arena, for a pullback to capture; on a device uploads them, once
    * between two clear() for each content. */
   Integers keep(const Eigen::Ref<const Eigen::VectorXi>& integers) { return m_memory.keep(integers); }
@@ -283,11 +290,25 @@ class Scratch {
   Eigen::Map<Eigen::ArrayXX<Scalar>> array(Eigen::Index rows, Eigen::Index cols) {
     return {matrix(rows, cols).data(), rows, cols};
   }
+  /** \returns room for \a n objects, uninitialised, for as long. */
+  template <typename T>
+  T* allocate(Eigen::Index n) {
+    return m_memory.template allocateScratch<T>(static_cast<std::size_t>(n));
+  }
 
  private:
   typename Place::Memory& m_memory;
   typename Place::Memory::Mark m_mark;
 };
+
+namespace internal {
+/** Where a kernel of the library leaves the gradient of \a x; it writes every entry. */
+inline EigenQ::internal::FloatGradient floatGradient(const Var<float>& x) {
+  if (!x.requiresGrad()) return {};
+  const auto target = x.gradTarget();
+  return {const_cast<float*>(target.grad.data()), target.accumulate};
+}
+}  // namespace internal
 
 }  // namespace ad
 }  // namespace EigenQ

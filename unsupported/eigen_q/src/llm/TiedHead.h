@@ -39,11 +39,11 @@ class WeightOperand<llm::internal::TiedHead<Scalar, Place>, Scalar, Place> {
   void apply(const X& x, const Var<Scalar, Place>& b, Y& y) const {
     eigen_assert(!b && "TiedHead: a tied head has no bias");
     EIGEN_UNUSED_VARIABLE(b);
-    y.noalias() = m_e.value().transpose() * x;
+    m_e.tape().store(y, m_e.value().transpose() * x);
   }
   template <typename Dy, typename Dx>
   void applyTransposed(const Dy& dy, Dx& dx) const {
-    dx.noalias() = m_e.value() * dy;
+    m_e.tape().store(dx, m_e.value() * dy);
   }
   template <typename Dy>
   void pullback(const Dy& dy, const Var<Scalar, Place>& x) const {

@@ -3,8 +3,10 @@
 #define EIGENQ_OPS_ACTIVATION_H
 
 #include <cmath>
+#include <type_traits>
 
 #include <eigen_q/src/Activation.h>
+#include <eigen_q/src/FloatKernels.h>
 
 #include "../Tape.h"
 
@@ -39,19 +41,37 @@ Var<Scalar> silu(const Var<Scalar>& x) {
   });
 }
 
+namespace internal {
+inline Var<float> swigluByKernels(const Var<float>& gate, const Var<float>& up) {
+  Tape<float>& tape = gate.tape();
+  ArenaMatrix<float> y = tape.newMatrix(gate.rows(), gate.cols());
+  EigenQ::internal::floatKernels().swiglu(y.size(), gate.value().data(), up.value().data(), y.data());
+  return tape.record("swiglu", {gate, up}, y, [=](const auto& dy) {
+    const auto dUp = floatGradient(up);  // before the gate's: where both are one, the kernel writes it first
+    const auto dGate = floatGradient(gate);
+    EigenQ::internal::floatKernels().swigluBackward(dy.size(), gate.value().data(), up.value().data(), dy.data(), dGate,
+                                                    dUp);
+  });
+}
+}  // namespace internal
+
 /** y = silu(gate) ∘ up, the gate of a Llama feed-forward block. Same shape; saves nothing beside its inputs.
  * Source: Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202. */
 template <typename Scalar>
 Var<Scalar> swiglu(const Var<Scalar>& gate, const Var<Scalar>& up) {
-  const auto value = gate.value().array() * gate.value().array().logistic() * up.value().array();
-  return gate.tape().record("swiglu", {gate, up}, value, [=](const auto& dy) {
-    Scratch<Scalar> scratch(gate.tape());
-    const auto x = gate.value();
-    auto sigma = scratch.array(x.rows(), x.cols());
-    sigma = x.array().logistic();
-    up.addGrad(dy.array() * x.array() * sigma);
-    gate.addGrad(dy.array() * up.value().array() * sigma * (Scalar(1) + x.array() * (Scalar(1) - sigma)));
-  });
+  if constexpr (std::is_same_v<Scalar, float>) {
+    return internal::swigluByKernels(gate, up);
+  } else {
+    const auto value = gate.value().array() * gate.value().array().logistic() * up.value().array();
+    return gate.tape().record("swiglu", {gate, up}, value, [=](const auto& dy) {
+      Scratch<Scalar> scratch(gate.tape());
+      const auto x = gate.value();
+      auto sigma = scratch.array(x.rows(), x.cols());
+      sigma = x.array().logistic();
+      up.addGrad(dy.array() * x.array() * sigma);
+      gate.addGrad(dy.array() * up.value().array() * sigma * (Scalar(1) + x.array() * (Scalar(1) - sigma)));
+    });
+  }
 }
 
 /** y = x·Φ(x), Φ the normal distribution function by erf (not the tanh approximation).

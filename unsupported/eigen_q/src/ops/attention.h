@@ -7,6 +7,10 @@
 #include <stdexcept>
 #include <string>
 
+#include <type_traits>
+
+#include <eigen_q/src/FloatKernels.h>
+
 #include "../Tape.h"
 
 namespace EigenQ {
@@ -179,6 +183,67 @@ class CausalAttention {
 
   AttentionHeads m_heads;
   Scalar m_scale;
+};
+
+/** The same in float, by the library's kernels. */
+template <>
+class CausalAttention<float> {
+ public:
+  using In = Eigen::Map<const Eigen::MatrixXf>;
+  using Out = Eigen::Map<Eigen::MatrixXf>;
+  using Sequence = EigenQ::internal::AttentionSequence;
+
+  explicit CausalAttention(const AttentionHeads& h) {
+    m_call.heads = h.heads;
+    m_call.kvHeads = h.kvHeads;
+    m_call.headDim = h.headDim;
+    m_call.window = h.window;
+    m_call.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(h.headDim)));
+  }
+
+  /** o of the queries of \a count sequences. */
+  void attend(const In& q, const In& k, const In& v, const Sequence* sequences, Eigen::Index count, Out o) const {
+    EigenQ::internal::floatKernels().attend(call(q, k, v, sequences, count, o.data(), nullptr));
+  }
+
+  void forward(const In& q, const In& k, const In& v, const Eigen::Map<const Eigen::VectorXi>& offsets,
+               Scratch<float>& scratch, Out o, Out lse) const {
+    const Eigen::Index count = offsets.size() - 1;
+    EigenQ::internal::floatKernels().attend(call(q, k, v, sequencesOf(offsets, scratch), count, o.data(), lse.data()));
+  }
+
+  void backward(const In& q, const In& k, const In& v, const In& o, const In& lse, const In& d_o,
+                const Eigen::Map<const Eigen::VectorXi>& offsets, Scratch<float>& scratch, Out* dq, Out* dk,
+                Out* dv) const {
+    // const_cast: backward reads o and lse.
+    const auto forward = call(q, k, v, sequencesOf(offsets, scratch), offsets.size() - 1, const_cast<float*>(o.data()),
+                              const_cast<float*>(lse.data()));
+    const auto orNull = [](Out* m) { return m ? m->data() : nullptr; };
+    EigenQ::internal::floatKernels().attendBackward({forward, d_o.data(), orNull(dq), orNull(dk), orNull(dv)});
+  }
+
+ private:
+  static const Sequence* sequencesOf(const Eigen::Map<const Eigen::VectorXi>& offsets, Scratch<float>& scratch) {
+    Sequence* const sequences = scratch.allocate<Sequence>(offsets.size() - 1);
+    for (Eigen::Index s = 0; s + 1 < offsets.size(); ++s)
+      sequences[s] = {offsets(s), 0, offsets(s), offsets(s + 1) - offsets(s)};
+    return sequences;
+  }
+
+  EigenQ::internal::FloatAttention call(const In& q, const In& k, const In& v, const Sequence* sequences,
+                                        Eigen::Index count, float* o, float* lse) const {
+    EigenQ::internal::FloatAttention call = m_call;
+    call.sequences = sequences;
+    call.count = count;
+    call.q = q.data();
+    call.k = k.data();
+    call.v = v.data();
+    call.o = o;
+    call.lse = lse;
+    return call;
+  }
+
+  EigenQ::internal::FloatAttention m_call;
 };
 
 inline void checkHeads(const char* op, const AttentionHeads& h) {

@@ -163,19 +163,30 @@ void attendToCache(const Eigen::Map<const Eigen::MatrixX<Scalar>>& q, const Atte
   const AttentionHeads& heads = cache.heads();
   const In k(cache.keys().data(), cache.keys().rows(), cache.keys().cols());
   const In v(cache.values().data(), k.rows(), k.cols());
-  const Eigen::Index longest = tokens.positions.size() == 0 ? 0 : tokens.positions.maxCoeff() + 1;
-  const Eigen::Index columns = std::max(kAttentionBlock, heads.heads / heads.kvHeads);
-  Scalar* const buffer = scratch.matrix(mostKeys(heads, longest), columns).data();
-  const CausalAttention<Scalar> attention(heads);
-  forEachSequence(tokens, cache.sequences(), [&](Eigen::Index s, Eigen::Index first, Eigen::Index n) {
-    const Eigen::Index column = s * cache.capacity(), position = tokens.positions(first);
-    if (n == 1) return attention.attendOne(q, k, v, attentionBlock(heads, 0, column, position, first, 1), buffer, o);
-    for (Eigen::Index h = 0; h < heads.heads; ++h)
-      for (Eigen::Index i = 0; i < n; i += kAttentionBlock)
-        attention.attend(q, k, v,
-                         attentionBlock(heads, h, column, position + i, first + i, std::min(kAttentionBlock, n - i)),
-                         buffer, o, nullptr);
-  });
+  if constexpr (std::is_same_v<Scalar, float>) {
+    using Sequence = typename CausalAttention<float>::Sequence;
+    Sequence* const sequences = scratch.template allocate<Sequence>(cache.sequences());
+    Eigen::Index count = 0;
+    forEachSequence(tokens, cache.sequences(), [&](Eigen::Index s, Eigen::Index first, Eigen::Index n) {
+      sequences[count++] = {s * cache.capacity(), tokens.positions(first), first, n};
+    });
+    CausalAttention<float>(heads).attend(q, k, v, sequences, count, o);
+    return;
+  } else {
+    const Eigen::Index longest = tokens.positions.size() == 0 ? 0 : tokens.positions.maxCoeff() + 1;
+    const Eigen::Index columns = std::max(kAttentionBlock, heads.heads / heads.kvHeads);
+    Scalar* const buffer = scratch.matrix(mostKeys(heads, longest), columns).data();
+    const CausalAttention<Scalar> attention(heads);
+    forEachSequence(tokens, cache.sequences(), [&](Eigen::Index s, Eigen::Index first, Eigen::Index n) {
+      const Eigen::Index column = s * cache.capacity(), position = tokens.positions(first);
+      if (n == 1) return attention.attendOne(q, k, v, attentionBlock(heads, 0, column, position, first, 1), buffer, o);
+      for (Eigen::Index h = 0; h < heads.heads; ++h)
+        for (Eigen::Index i = 0; i < n; i += kAttentionBlock)
+          attention.attend(q, k, v,
+                           attentionBlock(heads, h, column, position + i, first + i, std::min(kAttentionBlock, n - i)),
+                           buffer, o, nullptr);
+    });
+  }
 }
 }  // namespace internal
 

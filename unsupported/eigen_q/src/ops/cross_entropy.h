@@ -62,11 +62,14 @@ Var<Scalar> crossEntropy(const Var<Scalar>& logits, const Eigen::Ref<const Eigen
   return tape.record("crossEntropy", {logits}, loss, [=](const auto& dy) {
     const Scalar g = dy(0, 0) * weight;
     const auto x = logits.value();
-    auto dx = logits.grad();
+    auto target = logits.gradTarget();
     for (Eigen::Index j = 0; j < x.cols(); ++j) {
-      if (kept(j) == ignoreIndex) continue;
-      dx.col(j).array() += g * (x.col(j).array() - lse(j)).exp();
-      dx(kept(j), j) -= g;
+      if (kept(j) == ignoreIndex) {
+        if (!target.accumulate) target.grad.col(j).setZero();
+        continue;
+      }
+      internal::scaledExp(x.col(j), lse(j), g, target.grad.col(j), target.accumulate);
+      target.grad(kept(j), j) -= g;
     }
   });
 }

@@ -39,7 +39,7 @@ class WeightOperand {
   /** dx = Wᵀ dy. */
   template <typename Dy, typename Dx>
   void applyTransposed(const Dy& dy, Dx& dx) const {
-    dx.noalias() = m_var.value().transpose() * dy;
+    m_var.tape().store(dx, m_var.value().transpose() * dy);
   }
 
   template <typename Dy>

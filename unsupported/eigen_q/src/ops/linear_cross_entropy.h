@@ -58,14 +58,14 @@ class ChunkedCrossEntropy<Scalar, Host> {
       const Scalar lse = logSumExp(x);
       m_total += static_cast<double>(lse - x(target));
       if (!gradient) continue;
-      x.array() = m_mantissa * (x.array() - lse).exp();
+      scaledExp(x, lse, m_mantissa, x, /*accumulate=*/false);
       x(target) -= m_mantissa;
     }
   }
   /** sum (+)= dlogits xᵀ */
   void accumulate(Accumulator sum, const ConstMap& dlogits, const ConstMap& x, bool first) const {
     if (first) sum.setZero();
-    sum.noalias() += dlogits * x.transpose();
+    m_tape->store(sum, dlogits * x.transpose(), /*accumulate=*/true);
   }
 
   ArenaMatrix<Scalar> loss() const {

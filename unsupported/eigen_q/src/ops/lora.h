@@ -50,15 +50,15 @@ Var<Scalar, Place> loraLinear(Weight&& weight, OperandArg<Scalar, Place> a, Oper
     const auto onContext = tape.scope();
     (void)onContext;
     Scratch<Scalar, Place> scratch(tape);
-    u.noalias() = down.value() * adapterInput(scratch);
+    tape.store(u, down.value() * adapterInput(scratch));
     w.apply(x.value(), c, y);
-    y.noalias() += s * (up.value() * u);
+    tape.store(y, s * (up.value() * u), /*accumulate=*/true);
   }
 
   return tape.record("loraLinear", {x, w.var(), down, up, c}, y, [=](const auto& dy) {
     Scratch<Scalar, Place> scratch(x.tape());
     auto du = scratch.matrix(u.rows(), u.cols());
-    du.noalias() = s * (up.value().transpose() * dy);
+    x.tape().store(du, s * (up.value().transpose() * dy));
     up.addGrad(s * (dy * u.transpose()));
     if (down.requiresGrad()) down.addGrad(du * adapterInput(scratch).transpose());
     w.pullback(dy, x);
@@ -66,7 +66,7 @@ Var<Scalar, Place> loraLinear(Weight&& weight, OperandArg<Scalar, Place> a, Oper
     if (!x.requiresGrad()) return;
     if (p == 0) return x.addGrad(down.value().transpose() * du);
     auto dx = scratch.matrix(x.rows(), x.cols());
-    dx.noalias() = down.value().transpose() * du;
+    x.tape().store(dx, down.value().transpose() * du);
     Ops::template addDropout<Scalar>(x, Place::readOnly(dx), p, stream);
   });
 }

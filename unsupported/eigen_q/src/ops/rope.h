@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+
+#include <eigen_q/src/FloatKernels.h>
 
 #include "../Tape.h"
 
@@ -102,9 +105,28 @@ void rotateToken(RopePairs pairs, Scalar direction, Eigen::Index heads, const Sc
   }
 }
 
+inline void ropeByKernel(const RopeTable<float>& table, const Eigen::Map<const Eigen::VectorXi>& positions,
+                         float direction, const Eigen::Map<const Eigen::MatrixXf>& x,
+                         const EigenQ::internal::FloatGradient& y) {
+  EigenQ::internal::FloatRope call;
+  call.half = table.headDim() / 2;
+  call.heads = x.rows() / table.headDim();
+  call.tokens = x.cols();
+  call.adjacent = table.pairs() == RopePairs::Adjacent;
+  call.direction = direction;
+  call.cos = table.cos().data();
+  call.sin = table.sin().data();
+  call.positions = positions.data();
+  call.x = x.data();
+  call.y = y;
+  EigenQ::internal::floatKernels().rope(call);
+}
+
 template <typename Scalar>
 void applyRope(const RopeTable<Scalar>& table, const Eigen::Map<const Eigen::VectorXi>& positions, Scalar direction,
                const Eigen::Map<const Eigen::MatrixX<Scalar>>& x, Eigen::Map<Eigen::MatrixX<Scalar>> y) {
+  if constexpr (std::is_same_v<Scalar, float>)
+    return ropeByKernel(table, positions, direction, x, {y.data(), /*accumulate=*/false});
   const Eigen::Index heads = x.rows() / table.headDim();
   for (Eigen::Index t = 0; t < x.cols(); ++t) {
     const auto c = table.cos().col(positions(t)).array();
@@ -129,10 +151,14 @@ Var<Scalar> rope(const Var<Scalar>& x, const RopeTable<Scalar>& table,
   ArenaMatrix<Scalar> y = tape.newMatrix(x.rows(), x.cols());
   internal::applyRope<Scalar>(table, kept, Scalar(1), x.value(), y);
   return tape.record("rope", {x}, y, [=](const auto& dy) {
-    Scratch<Scalar> scratch(x.tape());
-    auto dx = scratch.matrix(x.rows(), x.cols());
-    internal::applyRope<Scalar>(*angles, kept, Scalar(-1), dy, dx);
-    x.addGrad(dx);
+    if constexpr (std::is_same_v<Scalar, float>) {
+      internal::ropeByKernel(*angles, kept, -1, dy, internal::floatGradient(x));
+    } else {
+      Scratch<Scalar> scratch(x.tape());
+      auto dx = scratch.matrix(x.rows(), x.cols());
+      internal::applyRope<Scalar>(*angles, kept, Scalar(-1), dy, dx);
+      x.addGrad(dx);
+    }
   });
 }
 

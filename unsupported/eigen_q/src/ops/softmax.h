@@ -4,6 +4,10 @@
 
 #include <cmath>
 
+#include <type_traits>
+
+#include <eigen_q/src/FloatKernels.h>
+
 #include "../Tape.h"
 
 namespace EigenQ {
@@ -13,8 +17,24 @@ namespace internal {
 /** log Σᵢ exp(xᵢ) of a non-empty column, without overflow. */
 template <typename Column>
 typename Column::Scalar logSumExp(const Column& x) {
-  const typename Column::Scalar top = x.maxCoeff();
-  return top + std::log((x.array() - top).exp().sum());
+  if constexpr (std::is_same_v<typename Column::Scalar, float>) {
+    return EigenQ::internal::floatKernels().logSumExp(x.size(), x.data());
+  } else {
+    const typename Column::Scalar top = x.maxCoeff();
+    return top + std::log((x.array() - top).exp().sum());
+  }
+}
+
+/** y = factor·exp(x - shift), or added to it; y may be x. */
+template <typename Column, typename Target>
+void scaledExp(const Column& x, typename Column::Scalar shift, typename Column::Scalar factor, Target&& y,
+               bool accumulate) {
+  if constexpr (std::is_same_v<typename Column::Scalar, float>)
+    EigenQ::internal::floatKernels().scaledExp(x.size(), x.data(), shift, factor, y.data(), accumulate);
+  else if (accumulate)
+    y.array() += factor * (x.array() - shift).exp();
+  else
+    y.array() = factor * (x.array() - shift).exp();
 }
 }  // namespace internal
 

@@ -5,8 +5,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
+
+#include <eigen_q/src/FloatKernels.h>
 
 #include "Optimizer.h"
 
@@ -54,6 +57,10 @@ struct AdamWRule<Host> {
   static void step(const AdamWRates<Scalar>& r, OptimizerReplay<Host>&, std::size_t, Scalar gradScale,
                    const Eigen::MatrixX<Scalar>& gradient, Eigen::Map<Eigen::MatrixX<Scalar>> value,
                    Eigen::MatrixX<Scalar>& first, Eigen::MatrixX<Scalar>& second) {
+    if constexpr (std::is_same_v<Scalar, float>)
+      return EigenQ::internal::floatKernels().adamW({value.size(), value.data(), gradient.data(), first.data(),
+                                                     second.data(), gradScale, r.beta1, r.beta2, r.step, r.unbias2,
+                                                     r.keep, r.eps});
     auto w = value.array();
     auto m = first.array();
     auto v = second.array();
