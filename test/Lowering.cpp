@@ -7,6 +7,8 @@
 
 #include <eigen_q/Core>
 
+#include <limits>
+#include <random>
 #include <set>
 #include <string>
 #include <thread>
@@ -87,6 +89,31 @@ double fixedPointError(const QuantizedProduct& p, Index i, Index j) {
 
 bool isFixedPoint(const internal::Lowering& row) { return std::string(row.name) == "avx2.fourbit-gemv"; }
 
+/** What int8 activations add: half a step of 1/107 of the largest of 64 values for each value of X, and for each level
+ * of W the 5.3e-3 of its absmax that those of FP4 are rounded by (doc of FourBitWithInt8Activations). */
+double int8Error(const QuantizedProduct& p, Index i, Index j) {
+  const auto x = [&](Index k) {
+    return std::abs(double(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]));
+  };
+  double sum = 0;
+  for (Index begin = 0; begin < p.x.cols; begin += 64) {
+    const Index end = std::min<Index>(p.x.cols, begin + 64);
+    double largest = 0;
+    for (Index k = begin; k < end; ++k) largest = std::max(largest, x(k));
+    for (Index k = begin; k < end; ++k) {
+      const double level = 5.3e-3 * double(p.w.absmax((p.w.offset + j * p.w.stride + k) >> p.w.blockShift));
+      sum += largest / 214 * (std::abs(double(p.w.coeff(j, k))) + level) + level * x(k);
+    }
+  }
+  return sum;
+}
+
+bool isInt8(const internal::Lowering& row) { return std::string(row.name).find(".fourbit-int8") != std::string::npos; }
+
+double addedError(const internal::Lowering& row, const QuantizedProduct& p, Index i, Index j) {
+  return isFixedPoint(row) ? fixedPointError(p, i, j) : isInt8(row) ? int8Error(p, i, j) : 0;
+}
+
 int g_refusals = 0, g_runs = 0;
 
 void compareWithReference(QuantizedProduct p, Framed y) {
@@ -110,7 +137,7 @@ void compareWithReference(QuantizedProduct p, Framed y) {
     for (Index i = 0; i < p.y.rows; ++i) {
       for (Index j = 0; j < p.y.cols; ++j) {
         // γ of the sum and of the epilogue's few operations; activations have slopes of at most 1.13.
-        const double fixed = isFixedPoint(row) ? fixedPointError(p, i, j) : 0, alpha = double(p.epilogue.alpha);
+        const double fixed = addedError(row, p, i, j), alpha = double(p.epilogue.alpha);
         const double bound =
             1.2 * (gammaFloat(p.x.cols + 6) * (std::abs(alpha) * magnitude(p, i, j) + 4) + std::abs(alpha) * fixed);
         const double difference = std::abs(double(found.at(i, j)) - double(expected.at(i, j)));
@@ -132,7 +159,7 @@ void compareWithReference(QuantizedProduct p, Framed y) {
 /** W of the given shape as a window at (row, col) of a larger matrix, col a multiple of \a step: with 1, rows begin at
  * any nibble and block. */
 template <typename Matrix>
-void sweep(const Matrix& whole, bool transposed, Index step = 1) {
+void sweep(const Matrix& whole, bool transposed, Index step = 1, bool int8Activations = false) {
   int round = 0;
   for (const Shape& s : kShapes) {
     const Index rows = transposed ? s.n : s.k, cols = transposed ? s.k : s.n;
@@ -143,6 +170,7 @@ void sweep(const Matrix& whole, bool transposed, Index step = 1) {
     QuantizedProduct p;
     p.x = x.constView();
     p.w = whole.quantizedView().weights.window(row, col, rows, cols);
+    p.w.int8Activations = int8Activations;
     p.transposed = transposed;
     compareWithReference(p, y);
 
@@ -255,14 +283,96 @@ BOOST_AUTO_TEST_CASE(fixedPointLeavesWideRangesToFloat) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(int8ActivationsKeepTheirBound) {
+  const Eigen::MatrixXf w = Eigen::MatrixXf::Random(140, 1024);
+  const int before = g_runs;
+  sweep(NF4Matrix(w), true, 64, true);
+  sweep(NF4Matrix(w, 64, Statistics::kNested), true, 32, true);
+  sweep(FP4Matrix(w, 32), true, 32, true);
+  sweep(NF4Matrix(w, 4096), true, 32, true);
+  sweep(NF4Matrix(w), false, 64, true);  // not for the backward pass: these are the products of float
+  BOOST_TEST(g_runs > before);
+  // Panels of several depths, several of them in a task, and more rows of X than share one decoding.
+  const NF4Matrix large(Eigen::MatrixXf::Random(150, 1120));
+  const auto compare = [&](Index m, Index n, Index k) {
+    Framed x(m, k, Layout::kRowMajor), y(m, n, Layout::kColMajor);
+    for (Index i = 64; i < 128; ++i) x.at(0, i) = 0;  // a group of nothing
+    x.at(1, 65) = 1000;                               // and one of an outlier
+    QuantizedProduct p;
+    p.x = x.constView();
+    p.w = large.quantizedView().weights.window(0, 0, n, k);
+    p.w.int8Activations = true;
+    compareWithReference(p, y);
+  };
+  compare(9, 150, 1100);
+  compare(259, 40, 160);
+}
+
+BOOST_AUTO_TEST_CASE(int8ActivationsInExpressions) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  const auto draw = [&](Index rows, Index cols) -> Eigen::MatrixXf {
+    return Eigen::MatrixXf::NullaryExpr(rows, cols, [&] { return normal(random); });
+  };
+  const NF4Matrix w(draw(200, 1024));
+  const Eigen::MatrixXf x = draw(1024, 21), c = draw(200, 21);
+  const Eigen::MatrixXd exact = Eigen::MatrixXf(w).cast<double>() * x.cast<double>();
+  const Eigen::MatrixXf y = w.withInt8Activations() * x;
+  BOOST_TEST((y.cast<double>() - exact).norm() < 1e-2 * exact.norm());
+  BOOST_TEST((Eigen::MatrixXf(x.transpose() * w.withInt8Activations().transpose()) == y.transpose()));
+  Eigen::MatrixXf sum = c;
+  sum.noalias() += relu(w.withInt8Activations() * x);
+  BOOST_TEST((sum - (c + y.cwiseMax(0.0f))).norm() <= 1e-6 * sum.norm());
+  // All else is W.
+  BOOST_TEST((Eigen::MatrixXf(w.withInt8Activations()) == Eigen::MatrixXf(w)));
+  BOOST_TEST((Eigen::MatrixXf(w.withInt8Activations().transpose() * c) == Eigen::MatrixXf(w.transpose() * c)));
+  // Where there is a kernel for it, it is asked for and used; nobody else's product meets it.
+  QuantizedProduct p;
+  p.x = {x.data(), ScalarType::kFloat, 21, 1024, 1024, 1};
+  p.y = {sum.data(), ScalarType::kFloat, 21, 200, 200, 1};
+  p.w = w.quantizedView().weights;
+  for (const internal::Lowering& row : internal::hostLowerings()) BOOST_TEST((!isInt8(row) || row.refuse(p)));
+  p.w.int8Activations = true;
+  for (const internal::Lowering& row : internal::hostLowerings()) {
+    if (row.refuse(p)) continue;
+    const bool has = std::string(row.name).find("portable") == std::string::npos;
+    BOOST_TEST((!has || isInt8(row)), row.name);
+    break;
+  }
+}
+
+BOOST_AUTO_TEST_CASE(int8ActivationsThatAreNotFinite) {
+  const FP4Matrix w(Eigen::MatrixXf::Random(40, 256));
+  Eigen::MatrixXf x = Eigen::MatrixXf::Random(256, 9);
+  const Eigen::MatrixXf before = w.withInt8Activations() * x;
+  x(70, 2) = std::numeric_limits<float>::quiet_NaN();
+  x(255, 5) = -std::numeric_limits<float>::infinity();
+  x.col(7) *= 1e-38f;  // the rest below 2⁻¹¹⁹ may count as zeros
+  const Eigen::MatrixXf y = w.withInt8Activations() * x;
+  for (Index j = 0; j < 9; ++j) {
+    if (j == 2) {
+      BOOST_TEST(y.col(j).array().isNaN().all());
+    } else if (j == 5) {
+      BOOST_TEST((!y.col(j).array().isFinite()).any());
+    } else if (j == 7) {
+      BOOST_TEST((y.col(j).array().abs() <= 1e-35f).all());
+    } else {
+      BOOST_TEST((y.col(j) == before.col(j)));
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(resultsDoNotDependOnTheNumberOfThreads) {
   const NF4Matrix w(Eigen::MatrixXf::Random(257, 515));
   const Int8Matrix w8(Eigen::MatrixXf::Random(40, 2000));
   const Eigen::MatrixXf x = Eigen::MatrixXf::Random(515, 61), x1 = x.col(0), g = Eigen::MatrixXf::Random(257, 801);
   const Eigen::MatrixXf x8 = Eigen::MatrixXf::Random(2000, 300);
+  const NF4Matrix whole(Eigen::MatrixXf::Random(300, 2016));
+  const auto aligned = whole.withInt8Activations();
   const auto all = [&](int threads) {
     setMaxThreads(threads);
-    return std::vector<Eigen::MatrixXf>{w * x, w * x1, w.transpose() * g, w8 * x8, Eigen::MatrixXf(w)};
+    return std::vector<Eigen::MatrixXf>{
+        w * x, w * x1, w.transpose() * g, w8 * x8, Eigen::MatrixXf(w), aligned.leftCols(2000) * x8};
   };
   const auto one = all(1);
   for (const int threads : {2, 3, 16}) {

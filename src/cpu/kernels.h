@@ -49,6 +49,11 @@ void runInt8GemmAvx512Vnni(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsAvx512Vnni(const Int8Tile& tile, const double* rowScale, const float* colAbsmax,
                              const float* outliers);
 
+void runFourBitInt8Avx2(const QuantizedProduct& p);
+void runFourBitInt8AvxVnni(const QuantizedProduct& p);
+void runFourBitInt8Avx512(const QuantizedProduct& p);
+void runFourBitInt8Avx512Vnni(const QuantizedProduct& p);
+
 void runFourBitGemvAvx2(const QuantizedProduct& p);
 void runGemmAvx2(const QuantizedProduct& p);
 void runGemvAvx2(const QuantizedProduct& p);

@@ -15,7 +15,9 @@ namespace {
 constexpr Index kFixedPointWeights = Index(1) << 18;
 
 /** Without Wᵀ, the scales of W's rows stand inside the sum: such products use the dequantised values. */
-bool quantizesActivations(const QuantizedProduct& p) { return p.w.int8Activations && p.transposed; }
+bool quantizesActivations(const QuantizedProduct& p) {
+  return p.w.format == WeightFormat::kInt8 && p.w.int8Activations && p.transposed;
+}
 
 const char* refuseDecomposition(const QuantizedProduct& p) {
   if (p.x.scalar == ScalarType::kDouble) return "double operands want double sums";
@@ -65,6 +67,15 @@ const char* refuseFixedPoint(const QuantizedProduct& p) {
   return inFixedPointRange(p.x) ? nullptr : "X has a magnitude that is neither 0 nor in [2^-40, 2^40]";
 }
 
+/** X in 8 bits where the user permits it. */
+const char* refuseFourBitInt8(const QuantizedProduct& p) {
+  if (p.w.format != WeightFormat::kFourBit || !p.w.int8Activations) return "X is not to be rounded to int8";
+  if (!p.transposed) return "W is not used transposed: scales of its rows stand inside the sums";
+  if (!isAligned(p.w)) return "rows of W do not begin at multiples of 32 codes";
+  if (p.w.cols < 64) return "rows of W too short: rounding X would take longer than the products";
+  return refuseGemmShape(p);
+}
+
 template <const char* (*CpuLacks)(), const char* (*RefuseShape)(const QuantizedProduct&)>
 const char* refuse(const QuantizedProduct& p) {
   const char* lack = CpuLacks();
@@ -76,9 +87,13 @@ const char* refuseNothing(const QuantizedProduct&) { return nullptr; }
 constexpr Lowering kHostLowerings[] = {
 #if defined(EIGENQ_HAVE_X86_KERNELS)
     {"avx512.fourbit-gemv", refuse<cpuLacksAvx512, refuseFourBitGemv<3>>, runFourBitGemvAvx512},
+    {"avx512vnni.fourbit-int8", refuse<cpuLacksAvx512Vnni, refuseFourBitInt8>, runFourBitInt8Avx512Vnni},
+    {"avx512.fourbit-int8", refuse<cpuLacksAvx512, refuseFourBitInt8>, runFourBitInt8Avx512},
     {"avx512.gemv", refuse<cpuLacksAvx512, refuseRowGemv<3>>, runGemvAvx512},
     {"avx512.gemm", refuse<cpuLacksAvx512, refuseGemmShape>, runGemmAvx512},
     {"avx2.fourbit-gemv", refuse<cpuLacksAvx2, refuseFixedPoint>, runFourBitGemvAvx2},  // relative error some 3e-5
+    {"avxvnni.fourbit-int8", refuse<cpuLacksAvxVnni, refuseFourBitInt8>, runFourBitInt8AvxVnni},
+    {"avx2.fourbit-int8", refuse<cpuLacksAvx2, refuseFourBitInt8>, runFourBitInt8Avx2},
     {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv<4>>, runGemvAvx2},
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif

@@ -14,6 +14,7 @@
 
 #include "fourbit_simd.h"
 #include "row_reader.h"
+#include "row_stream.h"
 #include "tasks.h"
 #include "tile_kernel.h"
 
@@ -32,7 +33,6 @@ struct PanelFill {
   static constexpr Index kStreamed = 4096;          // codes of a row that streamRows() should take at once
   static constexpr Index kAhead = 16;               // rows that columns() prefetches
   static constexpr Index kSlab = kPanels * kPanel;  // outputs of columns()
-  static constexpr Index kLine = 64;                // bytes of a cache line
   static constexpr Index kGroup = 32;               // codes that share an absmax wherever rows begin at multiples of it
 
   /** Whether rows of \a w begin at multiples of \a group codes, and blocks hold no fewer. */
@@ -82,19 +82,6 @@ struct PanelFill {
       return end;
     }
     return 0;
-  }
-
-  /** Reads a byte of each line that rows() will read, row after row. rows() takes 128 bytes of many rows in turn, in
-   * which the hardware sees no stream: left to that, AVX2 decodes 4096×4096 weights from memory in 3.4 ms, behind this
-   * in 1.4. Prefetch instructions start no streams either. */
-  static void streamRows(const WeightView& w, Index output, Index outputs, Index depth, Index count) {
-    constexpr Index kBits = Format == WeightFormat::kFourBit ? 4 : 8;
-    const Index end = least(w.rows, output + outputs), bytes = count * kBits / 8;
-    for (Index row = output; row < end; ++row) {
-      const auto* codes =
-          static_cast<const volatile std::uint8_t*>(w.codes) + (w.offset + row * w.stride + depth) * kBits / 8;
-      for (Index at = 0; at < bytes; at += kLine) static_cast<void>(codes[at]);
-    }
   }
 
   /** The same for any alignment and format: rows are decoded one by one, and transposed as floats. */

@@ -52,7 +52,8 @@ void runDecomposedReference(const QuantizedProduct& p) {
 }  // namespace
 
 void runReference(const QuantizedProduct& p) {
-  if (p.w.int8Activations && p.transposed) return runDecomposedReference(p);
+  const bool decomposes = p.w.format == WeightFormat::kInt8 && p.w.int8Activations && p.transposed;
+  if (decomposes) return runDecomposedReference(p);
   for (Index i = 0; i < p.y.rows; ++i) {
     for (Index j = 0; j < p.y.cols; ++j) {
       double acc = 0;

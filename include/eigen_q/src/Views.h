@@ -69,7 +69,8 @@ struct WeightView {
 
   const float* rowAbsmax = nullptr;  // kInt8: absmax of each row of the window (SCB)
   /** kInt8: X·Wᵀ quantises each row of X to int8 too, but for the columns where a magnitude reaches the threshold > 0
-   * (LLM.int8()). Other products are those with the dequantised values. */
+   * (LLM.int8()). Other products are those with the dequantised values.
+   * kFourBit: X·Wᵀ may round X to int8 in groups (FourBitWithInt8Activations). */
   bool int8Activations = false;
   float outlierThreshold = 0;
 
