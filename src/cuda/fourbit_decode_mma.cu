@@ -4,8 +4,10 @@
 #include "fourbit_decode_mma.cuh"
 
 #include <algorithm>
+#include <cassert>
 
 #include "fourbit_decode.h"
+#include "fourbit_rows.h"
 
 namespace EigenQ {
 namespace gpu {
@@ -81,6 +83,11 @@ void runFourBitDecodeMma(const QuantizedProduct& p, Context& context) {
   }
   if (sums) addSlices(sums, static_cast<int>(plan.slices), p.y, p.epilogue, context);
 }
+
+#ifndef EIGENQ_HAVE_SM90A
+const char* refuseFourBitRows(const QuantizedProduct&, const Context&) { return "this build has no code for sm_90a"; }
+void runFourBitRows(const QuantizedProduct&, Context&) { assert(false && "refused everything"); }
+#endif
 
 }  // namespace internal
 }  // namespace gpu

@@ -5,6 +5,7 @@
 #include "device_lowering.h"
 #include "fourbit_backward.h"
 #include "fourbit_decode.h"
+#include "fourbit_rows.h"
 #include "fourbit_wgmma.h"
 #include "int8_product.h"
 #include "product_reference.h"
@@ -32,6 +33,7 @@ const char* refuseNothing(const Product&, const Context&) {
 }
 
 constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
+    {"rows.decode", refuseFourBitRows, runFourBitRows},
     {"stream.decode", refuseFourBitDecodeStream, runFourBitDecodeStream},
     {"mma.decode", refuseFourBitDecodeMma, runFourBitDecodeMma},
     {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},

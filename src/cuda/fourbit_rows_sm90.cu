@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_rows_sm90.cu: which of the kernels of fourbit_rows_sm90.cuh computes a product, on how many blocks.
+#include "fourbit_rows_sm90.cuh"
+
+#include <algorithm>
+#include <limits>
+
+#include "alignment.h"
+#include "fourbit_decode.h"
+#include "fourbit_rows.h"
+#include "fourbit_wgmma.h"
+#include "op_launch.cuh"
+#include "tensor_map.h"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+using namespace fourbit_rows;
+
+constexpr Index kLeastRows = 3, kMostRows = 32;
+constexpr Index kMostTiles = kTilesOfWarp * 4;  // of a block
+
+constexpr int kMostTilesOf32 = 6;  // the same for more than 16 rows of X
+
+/** Blocks as many as there are multiprocessors, or a multiple of that where they would own too many rows. */
+int blocksFor(Index tiles, int multiprocessors) {
+  const Index rounds = ceilDiv(tiles, kMostTiles * multiprocessors);
+  return static_cast<int>(std::min<Index>(tiles, rounds * multiprocessors));
+}
+int tilesOfBlock(Index rows, int multiprocessors) {
+  const Index tiles = ceilDiv(rows, kTileRows);
+  return static_cast<int>(ceilDiv(tiles, blocksFor(tiles, multiprocessors)));
+}
+
+bool storesPairs(const DenseView& y, const Epilogue& e) {
+  return e.activation == Activation::kNone && e.biasAxis != BiasAxis::kPerRow && y.colStride == 1 &&
+         y.rowStride % 2 == 0 && y.cols % 2 == 0 && isAligned(y.data, 4);
+}
+
+template <typename T, typename Tiles>
+void launch(const QuantizedProduct& p, Context& context) {
+  Scratch scratch(context);
+  const WeightView& w = p.w;
+  const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
+  const PackedAbsmax absmax = packAbsmax(w, scratch, context);
+
+  Problem problem;
+  problem.codeTable = w.codeTable;
+  problem.y = p.y;
+  problem.epilogue = p.epilogue;
+  problem.tiles = static_cast<int>(ceilDiv(w.rows, kTileRows));
+  problem.tilesOfBlock = tilesOfBlock(w.rows, context.multiprocessors());
+  problem.parts = static_cast<int>(w.cols / kDeep);
+  problem.pairs = storesPairs(p.y, p.epilogue);
+
+  const Index rows = Index{problem.tilesOfBlock} * kTileRows, stride = w.rows > 1 ? w.stride : w.cols;
+  const Maps maps = {tensorMap<2>(static_cast<const char*>(w.codes) + w.offset / 2, {w.cols / 2, w.rows}, {stride / 2},
+                                  {kLine, rows}, CU_TENSOR_MAP_SWIZZLE_128B),
+                     tensorMap<2>(absmax.data, {w.cols / kDeep * 4, w.rows}, {absmax.stride * 4},
+                                  {kLineParts * 4, rows}, CU_TENSOR_MAP_SWIZZLE_NONE),
+                     tensorMap<3>(x.data, {2 * kDeep, p.x.rows, w.cols / kDeep}, {2 * x.stride, 2 * kDeep},
+                                  {2 * kDeep, Tiles::kTokens, Tiles::kParts}, CU_TENSOR_MAP_SWIZZLE_128B)};
+  const auto blocks = static_cast<unsigned>(blocksFor(problem.tiles, context.multiprocessors()));
+  launchEarly("rows.decode", rowsProduct<T, Tiles>, {dim3(blocks), kThreads, kSharedBytes}, context, problem, maps);
+}
+
+// Microseconds on an H200 by groups of warps, for the most rows of X of each kernel (harness, weights cold, graphs):
+//
+//   N×K, tiles of a block   4096×4096, 2    4096×11008, 2     8192×8192, 4      11008×4096, 6   14336×4096, 7
+//   groups                  1    2    4     1    2    4       1    2    4       2    4          2    4
+//    8 rows                 6.3  6.7  8.2   10.0 11.1 16.2    12.9 13.2 14.0    10.7 12.1       12.2 13.0
+//   16 rows                 7.0  7.6  9.3   11.5 12.9 18.6    14.6 14.5 16.6    12.3 14.4       14.1 14.6
+//   32 rows                 –    9.6  11.7  –    17.5 23.4    –    20.4 22.8    19.3 20.2       23.6 21.0
+//
+// Fewer groups have longer stages, so fewer waits, and read W in longer runs. Sums of four tiles by 32 rows of X do not
+// fit into a thread's registers; wgmma.decode takes 21.3 us at 14336×4096, 56 at 28672×8192, where four groups take 76.
+template <typename T, int kTokens>
+void launchFor(const QuantizedProduct& p, Context& context) {
+  const int tiles = tilesOfBlock(p.w.rows, context.multiprocessors());
+  if (tiles <= Tiling<kTokens, 1>::kMostTiles) return launch<T, Tiling<kTokens, 1>>(p, context);
+  if (tiles <= Tiling<kTokens, 2>::kMostTiles) return launch<T, Tiling<kTokens, 2>>(p, context);
+  launch<T, Tiling<kTokens, 4>>(p, context);
+}
+
+template <typename T>
+void launchFor(const QuantizedProduct& p, Context& context) {
+  if (p.x.rows <= 8) return launchFor<T, 8>(p, context);
+  if (p.x.rows <= 16) return launchFor<T, 16>(p, context);
+  launch<T, Tiling<32, 2>>(p, context);
+}
+
+}  // namespace
+
+const char* refuseFourBitRows(const QuantizedProduct& p, const Context& context) {
+  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
+  if (!p.transposed) return "W is not used transposed";
+  const DeviceProperties& device = context.properties();
+  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
+  if (p.x.rows < kLeastRows) return "fewer than 3 rows of X";
+  if (p.x.rows > kMostRows) return "more than 32 rows of X";
+  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
+  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
+  if (p.x.rowStride == 0) return "rows of X lie in one place";
+  if (p.w.cols == 0) return "nothing to sum";
+  if (p.w.cols % kDeep != 0 || p.w.offset % kDeep != 0 || (p.w.rows > 1 && p.w.stride % kDeep != 0))
+    return "rows of W do not begin and end at multiples of 64 codes";
+  if (Index{1} << p.w.blockShift < kDeep) return "blocks of less than 64";
+  if (!isAligned(p.w.codes, 16)) return "codes are not aligned to 16 bytes";
+  constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
+  if (p.w.rows > kMost - kTileRows || p.w.cols > kMost) return "more rows or columns than 32 bits count";
+  if (p.x.rows > 16 && tilesOfBlock(p.w.rows, context.multiprocessors()) > kMostTilesOf32)
+    return "more than 16 rows of X and 96 rows of W a multiprocessor: sums do not fit into registers";
+  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 227 KiB of shared memory";
+  return nullptr;
+}
+
+void runFourBitRows(const QuantizedProduct& p, Context& context) {
+  if (p.y.rows == 0 || p.y.cols == 0) return;
+  const DeviceGuard guard(context.device());
+  if (p.x.scalar == ScalarType::kHalf) {
+    launchFor<__half>(p, context);
+  } else {
+    launchFor<__nv_bfloat16>(p, context);
+  }
+}
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: MPL-2.0
+// fourbit_rows_sm90.cuh: Y = epilogue(X·Wᵀ) for 3 to 32 rows of X on Hopper, W in NF4 or FP4 as it is stored.
+//
+//              k:  part 0 │ part 1 │ … 4, 8 or 16 parts of 64       A block owns up to 256 rows of W and passes once
+//            ┌──────────┬──────────┬──────────┐                     through K, a stage after another. Rows are shared
+//   rows of  │ warp 0   │ warp 1   │ …        │  group 0            among groups of warps and the 64 k of a part among
+//   W, 16 a  ├──────────┼──────────┼──────────┤                     its tiles: X read from shared memory serves up to
+//   tile     │ …        │          │          │  group 1 (… 3)      four of them. Parts' sums meet once, at the end.
+//            └──────────┴──────────┴──────────┘
+//
+//   a warp, 16 rows × 64 k:  codes ── PRMT, pair table ── A of four MMA m16n8k16 ── sums of the block × absmax
+//   shared memory            │ 64 KiB: 256 × [ pair table: 32 copies │ barriers ] │ stages: codes │ X │ absmax │
+//
+// Order of k and rows: as in fourbit_decode_sm90.cuh. Lane c of a row's four has the 8 bytes of k 16c + {0 … 15} of its
+//          64, lanes of group g have rows 2(g % 4) + g / 4 and that + 8.
+// Traffic  0.5 B of codes + 4/64 B of absmax per weight from memory; X from the second-level cache for each block:
+//          2m bytes for its rows · 0.5625 of W.
+// Work     Passes of the load/store pipe per 1024 weights: 16 for the pair table, 4 + 4 for codes, m/8 · 8/tiles for X,
+//          2 + 0.5 for absmax; with four tiles a warp 29 for 8 rows of X, 31 for 16, 37 for 32.
+// Scales   absmax multiplies the float sums of its block; see fourbit_decode_mma.cuh.
+// Order    Parts of K are added in ascending order: the same bits in every run.
+// Needs    What refuseFourBitRows() says.
+#ifndef EIGENQ_CUDA_FOURBIT_ROWS_SM90_CUH
+#define EIGENQ_CUDA_FOURBIT_ROWS_SM90_CUH
+
+#include "epilogue.cuh"
+#include "fourbit_mma.cuh"
+#include "fourbit_pair_table.cuh"
+#include "ptx_sm90.cuh"
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace fourbit_rows {
+
+constexpr int kTileRows = 16;
+constexpr int kTilesOfWarp = 4;  // most
+constexpr int kDeep = 64;        // k of a part of a stage: a block of W, 128 bytes of X
+constexpr int kLine = 128;       // bytes of codes of a row that lie together, swizzled
+constexpr int kLineParts = 2 * kLine / kDeep;
+constexpr int kWarps = 16, kConsumers = 32 * kWarps, kThreads = kConsumers + 128;
+constexpr int kConsumerBarrier = 1;
+// Registers of a thread: at the start those of an equal share, then the copying warps give theirs away.
+constexpr int kGivenRegisters = 32, kTakenRegisters = 112;
+
+constexpr int kSharedBytes = 227 << 10;
+constexpr int kTableAt = 1024;  // of the shared window: where a block's own memory begins
+constexpr int kStagesAt = kTableAt + fourbit::kTableBytes;
+constexpr int kMostStages = 8;
+
+/** \tparam kTokens_  rows of X, a multiple of 8; \tparam kGroups_  of warps that share the rows of W */
+template <int kTokens_, int kGroups_>
+struct Tiling {
+  static constexpr int kTokens = kTokens_, kGroups = kGroups_, kColumns = kTokens / 8;
+  static constexpr int kMostTiles = kTilesOfWarp * kGroups;
+  static constexpr int kParts = kWarps / kGroups, kLines = kParts / kLineParts;  // of a stage
+  static constexpr int kXPartBytes = kTokens * 2 * kDeep, kXBytes = kParts * kXPartBytes;
+  static constexpr int kGroupRows = kGroups * kTileRows;  // from a warp's tile to its next
+};
+
+struct Problem {
+  const float* codeTable = nullptr;
+  DenseView y;
+  EigenQ::internal::Epilogue epilogue;
+  int tiles = 0;          // of all rows of W
+  int tilesOfBlock = 0;   // most
+  int parts = 0;          // of K
+  bool waitFirst = true;  // whether absmax, or all of W, may still be written by the last kernel
+  bool pairs = false;     // two neighbours of a row of Y are written at a time
+};
+
+/** Arrays for the copy engine. */
+struct Maps {
+  CUtensorMap codes;   // byte of a row, row: boxes of a line of a block's rows
+  CUtensorMap absmax;  // the same
+  CUtensorMap x;       // byte of 64 k, token, 64 k: a box for a stage
+};
+
+/** Bytes of a stage of \a rows rows of W. */
+template <typename Tiles>
+EIGENQ_HOST_DEVICE constexpr int stageBytes(int rows) {
+  return Tiles::kLines * rows * kLine + Tiles::kXBytes + (Tiles::kLines * rows * kLineParts * 4 + 1023) / 1024 * 1024;
+}
+template <typename Tiles>
+EIGENQ_HOST_DEVICE constexpr int stagesFor(int rows) {
+  const int fit = (kTableAt + kSharedBytes - kStagesAt) / stageBytes<Tiles>(rows);
+  return fit < kMostStages ? fit : kMostStages;
+}
+
+/** Where things lie in the shared window. */
+template <typename Tiles>
+struct Memory {
+  std::uint32_t window;
+  int rows, bytes, stages;
+
+  __device__ __forceinline__ Memory(const void* memory, int tiles)
+      : window(ptx::sharedAddress(memory) - kTableAt),
+        rows(tiles * kTileRows),
+        bytes(stageBytes<Tiles>(rows)),
+        stages(stagesFor<Tiles>(rows)) {
+    if (window % fourbit::kTableBytes != 0) __trap();
+  }
+  __device__ __forceinline__ std::uint32_t codes(int slot, int line) const {
+    return window + kStagesAt + slot * bytes + line * rows * kLine;
+  }
+  __device__ __forceinline__ std::uint32_t x(int slot) const { return codes(slot, Tiles::kLines); }
+  __device__ __forceinline__ std::uint32_t absmax(int slot, int line) const {
+    return x(slot) + Tiles::kXBytes + line * rows * kLineParts * 4;
+  }
+  /** Sums of a part of K, token after token; behind the last stage. */
+  __device__ __forceinline__ std::uint32_t sums(int part, int token) const {
+    return window + kStagesAt + 4 * (part * Tiles::kTokens + token) * (rows + 4);
+  }
+  // Barriers lie in the halves of the table's entries that are free.
+  __device__ __forceinline__ std::uint32_t full(int slot) const { return barrier(2 * slot); }
+  __device__ __forceinline__ std::uint32_t empty(int slot) const { return barrier(2 * slot + 1); }
+
+ private:
+  __device__ __forceinline__ std::uint32_t barrier(int i) const {
+    return window + kTableAt + fourbit::kFreeOffset + i * fourbit::kEntryBytes;
+  }
+};
+
+/** Goes round the stages' slots. */
+struct Slot {
+  int index = 0;
+  std::uint32_t parity = 0;
+  __device__ __forceinline__ void advance(int stages) {
+    if (++index == stages) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/** Tiles of a block: shares as even as whole tiles allow. */
+struct Share {
+  int first, tiles;
+  __device__ __forceinline__ explicit Share(const Problem& p) {
+    const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+    first = static_cast<int>(std::int64_t{p.tiles} * block / blocks);
+    tiles = static_cast<int>(std::int64_t{p.tiles} * (block + 1) / blocks) - first;
+  }
+};
+
+// ---- one thread of the last warpgroup
+
+template <typename Tiles>
+class Copier {
+ public:
+  __device__ __forceinline__ Copier(const Problem& p, const Maps& maps, const Memory<Tiles>& memory, int firstTile)
+      : m_maps(maps), m_memory(memory), m_row(firstTile * kTileRows), m_parts(p.parts), m_waitFirst(p.waitFirst) {}
+
+  /** W for all stages that there is room for, then what the last kernel may have written, then stage after stage. */
+  __device__ __forceinline__ void run() {
+    const int stages = (m_parts + Tiles::kParts - 1) / Tiles::kParts;
+    const int early = stages < m_memory.stages ? stages : m_memory.stages;
+    if (m_waitFirst) ptx::waitForLastKernel();
+    for (int i = 0; i < early; ++i) copyWeights(i, i);
+    if (!m_waitFirst) ptx::waitForLastKernel();
+    for (int i = 0; i < early; ++i) copyX(i, i);
+    Slot slot;
+    for (int i = early; i < stages; ++i, slot.advance(m_memory.stages)) {
+      ptx::wait(m_memory.empty(slot.index), slot.parity);
+      copyWeights(i, slot.index);
+      copyX(i, slot.index);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void copyWeights(int stage, int slot) const {
+    const std::uint32_t full = m_memory.full(slot);
+    constexpr int kBytesOfRow = Tiles::kLines * (kLine + kLineParts * 4);
+    ptx::arriveExpecting(full, m_memory.rows * kBytesOfRow + Tiles::kXBytes);
+#pragma unroll
+    for (int line = 0; line < Tiles::kLines; ++line) {
+      const int part = stage * Tiles::kParts + line * kLineParts;
+      ptx::copyBox(m_memory.codes(slot, line), &m_maps.codes, part * (kDeep / 2), m_row, full);
+      ptx::copyBox(m_memory.absmax(slot, line), &m_maps.absmax, part * 4, m_row, full);
+    }
+  }
+  __device__ __forceinline__ void copyX(int stage, int slot) const {
+    ptx::copyBox(m_memory.x(slot), &m_maps.x, 0, 0, stage * Tiles::kParts, m_memory.full(slot));
+  }
+
+  const Maps& m_maps;
+  const Memory<Tiles>& m_memory;
+  int m_row, m_parts;
+  bool m_waitFirst;
+};
+
+// ---- the other warps
+
+// Reads of what has arrived. Nothing holds them but their addresses, which behind() has let go.
+__device__ __forceinline__ uint2 loadPair(std::uint32_t address) {
+  uint2 v;
+  asm("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address));
+  return v;
+}
+__device__ __forceinline__ uint4 loadQuad(std::uint32_t address) {
+  uint4 v;
+  asm("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
+  return v;
+}
+__device__ __forceinline__ float loadFloat(std::uint32_t address) {
+  float v;
+  asm("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address));
+  return v;
+}
+/** The same address, which is not known before a wait that comes before. */
+__device__ __forceinline__ std::uint32_t behind(std::uint32_t address) {
+  asm volatile("" : "+r"(address)::"memory");
+  return address;
+}
+
+/** The two weights of byte kByte of \a codes. \param place  the window's beginning + 4·lane */
+template <int kByte>
+__device__ __forceinline__ std::uint32_t decodePair(std::uint32_t codes, std::uint32_t place) {
+  std::uint32_t pair;
+  asm("ld.shared.b32 %0, [%1 + %2];" : "=r"(pair) : "r"(__byte_perm(codes, place, 0x7604 | kByte << 4)), "n"(kTableAt));
+  return pair;
+}
+
+/** The row of a tile that lanes of group \a g hold, and the one 8 behind. */
+__device__ __forceinline__ int rowOf(int g) { return g % 4 * 2 + g / 4; }
+
+/** The sums of a warp: of up to four tiles, over its parts of K. */
+template <typename T, typename Tiles, int kTiles>
+class Sums {
+ public:
+  __device__ __forceinline__ Sums(const Memory<Tiles>& memory, int group, int part)
+      : m_memory(memory), m_lane(static_cast<int>(threadIdx.x) % 32), m_part(part) {
+    m_row = group * kTileRows + rowOf(m_lane / 4);
+    m_place = memory.window | static_cast<std::uint32_t>(m_lane) * 4;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+      for (int n = 0; n < Tiles::kColumns; ++n)
+        m_sums[i][n][0] = m_sums[i][n][1] = m_sums[i][n][2] = m_sums[i][n][3] = 0;
+    }
+  }
+
+  __device__ __forceinline__ void addStage(int slot) {
+    const int g = m_lane / 4, c = m_lane % 4, line = m_part / kLineParts, within = m_part % kLineParts;
+    const std::uint32_t piece = static_cast<std::uint32_t>((2 * within + c / 2) ^ rowOf(g));
+    const std::uint32_t codes = behind(m_memory.codes(slot, line) + m_row * kLine + piece * 16 + c % 2 * 8);
+    const std::uint32_t absmax = behind(m_memory.absmax(slot, line) + (m_row * kLineParts + within) * 4);
+    const std::uint32_t tokens = behind(m_memory.x(slot) + m_part * Tiles::kXPartBytes + g * 2 * kDeep);
+    uint4 x[Tiles::kColumns][2];
+#pragma unroll
+    for (int n = 0; n < Tiles::kColumns; ++n) {
+      x[n][0] = loadQuad(tokens + n * 8 * 2 * kDeep + ((2 * c) ^ g) * 16);
+      x[n][1] = loadQuad(tokens + n * 8 * 2 * kDeep + ((2 * c + 1) ^ g) * 16);
+    }
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i)
+      addTile(m_sums[i], codes + i * Tiles::kGroupRows * kLine, absmax + i * Tiles::kGroupRows * kLineParts * 4, x);
+  }
+
+  /** Into the memory of the stages, which nobody reads any more. */
+  __device__ __forceinline__ void put() const {
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+      for (int n = 0; n < Tiles::kColumns; ++n) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+          const int token = 8 * n + m_lane % 4 * 2 + v % 2, row = m_row + i * Tiles::kGroupRows + v / 2 * 8;
+          fourbit::storeShared(m_memory.sums(m_part, token) + 4 * row, m_sums[i][n][v]);
+        }
+      }
+    }
+  }
+
+ private:
+  using OfTile = float[Tiles::kColumns][4];
+
+  /** 16 rows × 64 k. */
+  __device__ __forceinline__ void addTile(OfTile& sums, std::uint32_t codes, std::uint32_t absmax,
+                                          const uint4 (&x)[Tiles::kColumns][2]) const {
+    const uint2 low = loadPair(codes), high = loadPair(codes + 8 * kLine);
+    const float first = loadFloat(absmax), second = loadFloat(absmax + 8 * kLineParts * 4);
+    OfTile d = {};
+    multiply<0>(d, low.x, high.x, x);
+    multiply<1>(d, low.y, high.y, x);
+#pragma unroll
+    for (int n = 0; n < Tiles::kColumns; ++n) {
+#pragma unroll
+      for (int v = 0; v < 4; ++v) sums[n][v] = fmaf(d[n][v], v < 2 ? first : second, sums[n][v]);
+    }
+  }
+
+  /** d += 16 rows × 32 k: the words of rows g and g + 8, half kHalf of the lane's values of X. */
+  template <int kHalf>
+  __device__ __forceinline__ void multiply(OfTile& d, std::uint32_t low, std::uint32_t high,
+                                           const uint4 (&x)[Tiles::kColumns][2]) const {
+    const std::uint32_t first[4] = {decodePair<0>(low, m_place), decodePair<0>(high, m_place),
+                                    decodePair<1>(low, m_place), decodePair<1>(high, m_place)};
+    const std::uint32_t second[4] = {decodePair<2>(low, m_place), decodePair<2>(high, m_place),
+                                     decodePair<3>(low, m_place), decodePair<3>(high, m_place)};
+#pragma unroll
+    for (int n = 0; n < Tiles::kColumns; ++n)
+      fourbit::multiplyAccumulate(d[n], first, x[n][kHalf].x, x[n][kHalf].y, TypeTag<T>());
+#pragma unroll
+    for (int n = 0; n < Tiles::kColumns; ++n)
+      fourbit::multiplyAccumulate(d[n], second, x[n][kHalf].z, x[n][kHalf].w, TypeTag<T>());
+  }
+
+  const Memory<Tiles>& m_memory;
+  int m_lane, m_part, m_row;
+  std::uint32_t m_place;
+  float m_sums[kTiles][Tiles::kColumns][4];
+};
+
+/** Waits for stages and gives them back. \a add  takes a slot */
+template <typename Tiles, typename Add>
+__device__ __forceinline__ void forEachStage(const Memory<Tiles>& memory, int parts, int part, const Add& add) {
+  Slot slot;
+  for (int first = 0; first < parts; first += Tiles::kParts, slot.advance(memory.stages)) {
+    ptx::wait(memory.full(slot.index), slot.parity);
+    if (first + part < parts) add(slot.index);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::arrive(memory.empty(slot.index));
+  }
+  ptx::syncThreads(kConsumerBarrier, kConsumers);
+}
+
+template <typename T, typename Tiles, int kTiles>
+__device__ __forceinline__ void sumTiles(const Memory<Tiles>& memory, int parts, int group, int part) {
+  if constexpr (kTiles == 0) {
+    forEachStage(memory, parts, part, [](int) {});
+  } else {
+    Sums<T, Tiles, kTiles> sums(memory, group, part);
+    forEachStage(memory, parts, part, [&](int slot) { sums.addStage(slot); });
+    sums.put();
+  }
+}
+
+/** The epilogue's value but for its activation. */
+__device__ __forceinline__ float affine(const EigenQ::internal::Epilogue& e, float acc, float bias, float residual) {
+  float v = e.alpha * acc + bias;
+  if (v < e.lower) v = e.lower;
+  if (v > e.upper) v = e.upper;
+  return v * e.sign + e.residualSign * residual;
+}
+
+/** Sums of rows \a col and col + 1 of W, which are columns of Y. */
+template <typename T>
+__device__ __forceinline__ void storePair(const Problem& p, float2 sums, Index token, Index col) {
+  const EigenQ::internal::Epilogue& e = p.epilogue;
+  if (col >= p.y.cols) return;
+  if (!p.pairs) {
+    storeResult<T>(p.y, e, sums.x, token, col);
+    if (col + 1 < p.y.cols) storeResult<T>(p.y, e, sums.y, token, col + 1);
+    return;
+  }
+  float bias[2] = {0, 0}, residual[2] = {0, 0};
+  if (e.bias) {
+    const T* const from = static_cast<const T*>(e.bias) + col * e.biasStride;
+    bias[0] = toFloat(from[0]);
+    bias[1] = toFloat(from[e.biasStride]);
+  }
+  if (e.residual.data) {
+    const T* const from =
+        static_cast<const T*>(e.residual.data) + token * e.residual.rowStride + col * e.residual.colStride;
+    residual[0] = toFloat(from[0]);
+    residual[1] = toFloat(from[e.residual.colStride]);
+  }
+  const T pair[2] = {fromFloat<T>(affine(e, sums.x, bias[0], residual[0])),
+                     fromFloat<T>(affine(e, sums.y, bias[1], residual[1]))};
+  *reinterpret_cast<std::uint32_t*>(static_cast<T*>(p.y.data) + token * p.y.rowStride + col) =
+      *reinterpret_cast<const std::uint32_t*>(pair);
+}
+
+/** Adds up the parts of K: a warp for a token, a lane for two rows. */
+template <typename T, typename Tiles>
+__device__ __forceinline__ void finish(const Problem& p, const Memory<Tiles>& memory, const Share& share,
+                                       float factor) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const Index firstCol = Index{share.first} * kTileRows;
+  for (int token = warp; token < Tiles::kTokens && token < p.y.rows; token += kWarps) {
+    for (int row = 2 * lane; row < share.tiles * kTileRows; row += 64) {
+      float2 sum = {0, 0};
+#pragma unroll
+      for (int part = 0; part < Tiles::kParts; ++part) {
+        const uint2 v = loadPair(behind(memory.sums(part, token) + 4 * row));
+        sum.x += __uint_as_float(v.x);
+        sum.y += __uint_as_float(v.y);
+      }
+      storePair<T>(p, {sum.x * factor, sum.y * factor}, token, firstCol + row);
+    }
+  }
+}
+
+template <typename T, typename Tiles>
+__device__ __forceinline__ void consume(const Problem& p, const Memory<Tiles>& memory, const Share& share,
+                                        float factor) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, group = warp % Tiles::kGroups, part = warp / Tiles::kGroups;
+  switch ((share.tiles - group + Tiles::kGroups - 1) / Tiles::kGroups) {
+    case 4:
+      sumTiles<T, Tiles, 4>(memory, p.parts, group, part);
+      break;
+    case 3:
+      sumTiles<T, Tiles, 3>(memory, p.parts, group, part);
+      break;
+    case 2:
+      sumTiles<T, Tiles, 2>(memory, p.parts, group, part);
+      break;
+    case 1:
+      sumTiles<T, Tiles, 1>(memory, p.parts, group, part);
+      break;
+    default:
+      sumTiles<T, Tiles, 0>(memory, p.parts, group, part);
+      break;
+  }
+  ptx::syncThreads(kConsumerBarrier, kConsumers);
+  ptx::waitForLastKernel();  // Y, bias and residual
+  finish<T>(p, memory, share, factor);
+}
+
+template <typename T, typename Tiles>
+__global__ void __launch_bounds__(kThreads, 1)
+    rowsProduct(const __grid_constant__ Problem p, const __grid_constant__ Maps maps) {
+  extern __shared__ __align__(1024) unsigned char bytes[];
+  const Memory<Tiles> memory(bytes, p.tilesOfBlock);
+  const Share share(p);
+  if (threadIdx.x == kConsumers) {
+    for (int slot = 0; slot < memory.stages; ++slot) {
+      ptx::initBarrier(memory.full(slot), 1);
+      ptx::initBarrier(memory.empty(slot), kWarps);
+    }
+    ptx::fenceBarrierInit();
+  }
+  __syncthreads();
+  ptx::allowNextKernel();
+  if (threadIdx.x >= kConsumers) {
+    ptx::giveRegisters<kGivenRegisters>();
+    if (threadIdx.x == kConsumers) Copier<Tiles>(p, maps, memory, share.first).run();
+    return;
+  }
+  ptx::takeRegisters<kTakenRegisters>();
+  const float factor = fourbit::fillPairTable<T>(memory.window + kTableAt, p.codeTable, kConsumers);
+  ptx::syncThreads(kConsumerBarrier, kConsumers);
+  consume<T>(p, memory, share, factor);
+}
+
+}  // namespace fourbit_rows
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_FOURBIT_ROWS_SM90_CUH
