@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 #include "parallel.h"
 
-#include <eigen_q/src/Lowering.h>
+#include <eigen_q/src/Threads.h>
 
 #include <algorithm>
 #include <atomic>
@@ -13,20 +13,25 @@
 #include <mutex>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace EigenQ {
 namespace {
 
-int initialThreads() {
-  if (const char* text = std::getenv("EIGENQ_NUM_THREADS")) {
-    const int wanted = std::atoi(text);
-    if (wanted > 0) return wanted;
-  }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+/** What the environment asks for; 0: nothing. */
+int threadsOfEnvironment() {
+  static const int threads = [] {
+    const char* text = std::getenv("EIGENQ_NUM_THREADS");
+    return text ? std::max(0, std::atoi(text)) : 0;
+  }();
+  return threads;
 }
 
-std::atomic<int> g_threads{0};  // 0: not asked for yet
+std::atomic<int> g_threads{0};   // what setMaxThreads() asked for; 0: nothing
+std::atomic<int> g_followed{0};  // Eigen's
+std::atomic<ThreadPool*> g_pool{nullptr};
+thread_local bool t_insideTask = false;  // of somebody else's pool
 
 void pauseThread() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -148,6 +153,38 @@ Pool& pool() {
   return instance;
 }
 
+/** A job on somebody else's pool: each of its threads takes the next index until none is left. */
+class GuestJob {
+ public:
+  GuestJob(Index count, void (*task)(void*, Index), void* context) : m_count(count), m_task(task), m_context(context) {}
+
+  void run(ThreadPool& pool, int threads) {
+    pool.run(
+        threads, [](void* job, Index) { static_cast<GuestJob*>(job)->takeTasks(); }, this);
+    if (m_failure) std::rethrow_exception(m_failure);
+  }
+
+ private:
+  void takeTasks() {
+    const bool before = std::exchange(t_insideTask, true);
+    try {
+      for (Index i = m_next++; i < m_count; i = m_next++) m_task(m_context, i);
+    } catch (...) {
+      m_next = m_count;
+      const std::lock_guard<std::mutex> lock(m_mutex);
+      if (!m_failure) m_failure = std::current_exception();
+    }
+    t_insideTask = before;
+  }
+
+  const Index m_count;
+  void (*const m_task)(void*, Index);
+  void* const m_context;
+  std::atomic<Index> m_next{0};
+  std::mutex m_mutex;
+  std::exception_ptr m_failure;
+};
+
 struct AlignedDelete {
   void operator()(float* p) const { ::operator delete(p, std::align_val_t(64)); }
 };
@@ -155,18 +192,29 @@ struct AlignedDelete {
 }  // namespace
 
 int maxThreads() {
-  int threads = g_threads.load(std::memory_order_relaxed);
-  if (threads == 0) g_threads = threads = initialThreads();
-  return threads;
+  if (const int threads = g_threads.load(std::memory_order_relaxed)) return threads;
+  if (const int threads = threadsOfEnvironment()) return threads;
+  if (const int threads = g_followed.load(std::memory_order_relaxed)) return threads;
+  static const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return cores;
 }
 
-void setMaxThreads(int threads) { g_threads = threads < 1 ? initialThreads() : threads; }
+void setMaxThreads(int threads) { g_threads = std::max(0, threads); }
+void setThreadPool(ThreadPool* pool) { g_pool = pool; }
 
 namespace internal {
 
+void followThreads(int threads) { g_followed = std::max(0, threads); }
+
 void parallelFor(Index count, void (*task)(void*, Index), void* context) {
   const int threads = static_cast<int>(std::min<Index>(maxThreads(), count));
-  if (threads > 1 && pool().tryRun(count, task, context, threads)) return;
+  if (threads > 1) {
+    if (ThreadPool* const theirs = g_pool) {
+      if (!t_insideTask) return GuestJob(count, task, context).run(*theirs, threads);
+    } else if (pool().tryRun(count, task, context, threads)) {
+      return;
+    }
+  }
   for (Index i = 0; i < count; ++i) task(context, i);
 }
 

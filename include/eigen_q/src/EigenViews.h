@@ -7,6 +7,7 @@
 
 #include <Eigen/Core>
 
+#include "Threads.h"
 #include "Views.h"
 
 namespace EigenQ {
@@ -53,11 +54,19 @@ ConstDenseView viewOf(const Eigen::DenseBase<Derived>& m) {
   return makeView<const void>(m.derived(), m.derived().data());
 }
 
+/** Before a kernel runs: where Eigen has threads, it may use as many. */
+inline void followEigensThreads() {
+#if defined(EIGEN_HAS_OPENMP) || defined(EIGEN_GEMM_THREADPOOL)
+  followThreads(Eigen::nbThreads());
+#endif
+}
+
 /** As viewOf, for writing. Takes const, as Eigen's own writers do, so that temporary blocks bind. */
 template <typename Derived>
 DenseView mutableViewOf(const Eigen::DenseBase<Derived>& m) {
   static_assert((int(Eigen::internal::traits<Derived>::Flags) & int(Eigen::LvalueBit)) != 0,
                 "EigenQ: this expression cannot be written to");
+  followEigensThreads();  // what is written to is the one view that every kernel has
   Derived& writable = m.const_cast_derived();
   return makeView<void>(writable, writable.data());
 }

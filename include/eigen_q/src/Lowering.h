@@ -4,6 +4,7 @@
 #define EIGENQ_LOWERING_H
 
 #include "Activation.h"
+#include "Threads.h"
 #include "Views.h"
 
 #include <limits>
@@ -93,13 +94,6 @@ using LoweringObserver = void (*)(const LoweringEvent&, void* context);
 void setLoweringObserver(LoweringObserver observer, void* context);
 
 }  // namespace internal
-
-/** Most threads a kernel may use, the caller's included. Results do not depend on it. At first: EIGENQ_NUM_THREADS, or
- * else the number of cores. */
-int maxThreads();
-
-/** \a threads < 1 restores the initial number. */
-void setMaxThreads(int threads);
 
 }  // namespace EigenQ
 

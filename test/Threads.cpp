@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MPL-2.0
+#define BOOST_TEST_MODULE Threads
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include <eigen_q/Core>
+#include <src/cpu/parallel.h>
+
+using namespace EigenQ;
+using Eigen::MatrixXf;
+
+namespace {
+
+/** A thread for each call. */
+class CountingPool : public ThreadPool {
+ public:
+  void run(Index count, void (*task)(void*, Index), void* context) override {
+    ++jobs;
+    most = std::max<Index>(most, count);
+    std::vector<std::thread> threads;
+    for (Index i = 1; i < count; ++i) threads.emplace_back([=] { task(context, i); });
+    task(context, 0);
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  std::atomic<int> jobs{0};
+  std::atomic<Index> most{0};
+};
+
+struct Settings {
+  Settings(ThreadPool* pool, int threads) {
+    setThreadPool(pool);
+    setMaxThreads(threads);
+  }
+  ~Settings() {
+    setThreadPool(nullptr);
+    setMaxThreads(0);
+  }
+};
+
+/** Large enough for several threads. */
+MatrixXf product() {
+  const MatrixXf w = MatrixXf::NullaryExpr(256, 192, [](Index i, Index j) { return float((i * 7 + j * 3) % 23 - 11); });
+  const MatrixXf x = MatrixXf::NullaryExpr(192, 40, [](Index i, Index j) { return float((i * 5 + j) % 17 - 8); });
+  return NF4Matrix(w) * x;
+}
+
+template <typename F>
+void parallelFor(Index count, F f) {
+  internal::parallelFor(
+      count, [](void* context, Index i) { (*static_cast<F*>(context))(i); }, &f);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(kernelsRunOnThePoolThatIsGiven) {
+  setMaxThreads(1);
+  const MatrixXf alone = product();
+  CountingPool pool;
+  {
+    const Settings settings(&pool, 3);
+    BOOST_TEST((product().array() == alone.array()).all());
+  }
+  BOOST_TEST(pool.jobs > 0);
+  BOOST_TEST(pool.most == 3);
+  const int jobs = pool.jobs;
+  BOOST_TEST((product().array() == alone.array()).all());
+  BOOST_TEST(pool.jobs == jobs);  // back on the library's own
+}
+
+BOOST_AUTO_TEST_CASE(everyIndexIsCalledOnce) {
+  CountingPool pool;
+  for (ThreadPool* const given : {static_cast<ThreadPool*>(nullptr), static_cast<ThreadPool*>(&pool)}) {
+    const Settings settings(given, 4);
+    std::vector<std::atomic<int>> calls(100);
+    parallelFor(100, [&](Index i) { ++calls[static_cast<std::size_t>(i)]; });
+    for (const auto& n : calls) BOOST_TEST(n == 1);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(tasksMayStartTasks) {
+  CountingPool pool;
+  const Settings settings(&pool, 4);
+  std::atomic<int> calls{0};
+  parallelFor(5, [&](Index) { parallelFor(6, [&](Index) { ++calls; }); });
+  BOOST_TEST(calls == 30);
+  BOOST_TEST(pool.jobs == 1);
+}
+
+BOOST_AUTO_TEST_CASE(theFirstExceptionComesBack) {
+  CountingPool pool;
+  for (ThreadPool* const given : {static_cast<ThreadPool*>(nullptr), static_cast<ThreadPool*>(&pool)}) {
+    const Settings settings(given, 3);
+    const auto fail = [](Index i) {
+      if (i == 7) throw std::runtime_error("seven");
+    };
+    BOOST_CHECK_THROW(parallelFor(50, fail), std::runtime_error);
+    std::atomic<int> calls{0};
+    parallelFor(9, [&](Index) { ++calls; });
+    BOOST_TEST(calls == 9);
+  }
+}
+
+#if defined(EIGEN_HAS_OPENMP)
+BOOST_AUTO_TEST_CASE(eigensSettingIsFollowed) {
+  if (std::getenv("EIGENQ_NUM_THREADS")) {
+    BOOST_TEST_MESSAGE("skipped: EIGENQ_NUM_THREADS is set");
+    return;
+  }
+  const int before = Eigen::nbThreads();
+  Eigen::setNbThreads(3);
+  product();
+  BOOST_TEST(maxThreads() == 3);
+  Eigen::setNbThreads(1);
+  product();
+  BOOST_TEST(maxThreads() == 1);
+  setMaxThreads(2);  // who asks for a number gets it
+  product();
+  BOOST_TEST(maxThreads() == 2);
+  setMaxThreads(0);
+  Eigen::setNbThreads(before);
+}
+#else
+BOOST_AUTO_TEST_CASE(eigensSettingIsFollowed) { BOOST_TEST_MESSAGE("skipped: Eigen has no threads without OpenMP"); }
+#endif
