@@ -62,11 +62,10 @@ struct Problem {
   const float* codeTable = nullptr;
   DenseView y;
   EigenQ::internal::Epilogue epilogue;
-  int tiles = 0;          // of all rows of W
-  int tilesOfBlock = 0;   // most
-  int parts = 0;          // of K
-  bool waitFirst = true;  // whether absmax, or all of W, may still be written by the last kernel
-  bool pairs = false;     // two neighbours of a row of Y are written at a time
+  int tiles = 0;         // of all rows of W
+  int tilesOfBlock = 0;  // most
+  int parts = 0;         // of K
+  bool pairs = false;    // two neighbours of a row of Y are written at a time
 };
 
 /** Arrays for the copy engine. */
@@ -149,26 +148,19 @@ template <typename Tiles>
 class Copier {
  public:
   __device__ __forceinline__ Copier(const Problem& p, const Maps& maps, const Memory<Tiles>& memory, int firstTile)
-      : m_maps(maps), m_memory(memory), m_row(firstTile * kTileRows), m_parts(p.parts), m_waitFirst(p.waitFirst) {}
+      : m_maps(maps), m_memory(memory), m_row(firstTile * kTileRows), m_parts(p.parts) {}
 
-  /** W for all stages that there is room for, then what the last kernel may have written, then stage after stage. */
-  __device__ __forceinline__ void run() {
+  __device__ __forceinline__ void run() const {
     const int stages = (m_parts + Tiles::kParts - 1) / Tiles::kParts;
-    const int early = stages < m_memory.stages ? stages : m_memory.stages;
-    if (m_waitFirst) ptx::waitForLastKernel();
-    for (int i = 0; i < early; ++i) copyWeights(i, i);
-    if (!m_waitFirst) ptx::waitForLastKernel();
-    for (int i = 0; i < early; ++i) copyX(i, i);
     Slot slot;
-    for (int i = early; i < stages; ++i, slot.advance(m_memory.stages)) {
-      ptx::wait(m_memory.empty(slot.index), slot.parity);
-      copyWeights(i, slot.index);
-      copyX(i, slot.index);
+    for (int i = 0; i < stages; ++i, slot.advance(m_memory.stages)) {
+      ptx::wait(m_memory.empty(slot.index), slot.parity ^ 1);
+      copyStage(i, slot.index);
     }
   }
 
  private:
-  __device__ __forceinline__ void copyWeights(int stage, int slot) const {
+  __device__ __forceinline__ void copyStage(int stage, int slot) const {
     const std::uint32_t full = m_memory.full(slot);
     constexpr int kBytesOfRow = Tiles::kLines * (kLine + kLineParts * 4);
     ptx::arriveExpecting(full, m_memory.rows * kBytesOfRow + Tiles::kXBytes);
@@ -178,15 +170,12 @@ class Copier {
       ptx::copyBox(m_memory.codes(slot, line), &m_maps.codes, part * (kDeep / 2), m_row, full);
       ptx::copyBox(m_memory.absmax(slot, line), &m_maps.absmax, part * 4, m_row, full);
     }
-  }
-  __device__ __forceinline__ void copyX(int stage, int slot) const {
-    ptx::copyBox(m_memory.x(slot), &m_maps.x, 0, 0, stage * Tiles::kParts, m_memory.full(slot));
+    ptx::copyBox(m_memory.x(slot), &m_maps.x, 0, 0, stage * Tiles::kParts, full);
   }
 
   const Maps& m_maps;
   const Memory<Tiles>& m_memory;
   int m_row, m_parts;
-  bool m_waitFirst;
 };
 
 // ---- the other warps
@@ -414,7 +403,6 @@ __device__ __forceinline__ void consume(const Problem& p, const Memory<Tiles>& m
       break;
   }
   ptx::syncThreads(kConsumerBarrier, kConsumers);
-  ptx::waitForLastKernel();  // Y, bias and residual
   finish<T>(p, memory, share, factor);
 }
 
@@ -432,6 +420,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::fenceBarrierInit();
   }
   __syncthreads();
+  ptx::waitForLastKernel();
   ptx::allowNextKernel();
   if (threadIdx.x >= kConsumers) {
     ptx::giveRegisters<kGivenRegisters>();
