@@ -15,6 +15,10 @@
 
 #include <eigen_q/src/Views.h>
 
+#if defined(__AVX2__)
+#include "dword_transpose.h"
+#endif
+
 namespace EigenQ {
 namespace internal {
 namespace {
@@ -43,24 +47,12 @@ struct FourBitAvx512 {
     return _mm512_permutevar_ps(four, _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
   }
 
-  static __m512i fourRows(const std::uint8_t* const* rows, int first, Index at) {
-    const auto load = [=](int r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + at)); };
-    __m512i v = _mm512_castsi128_si512(load(first));
-    v = _mm512_inserti32x4(v, load(first + 4), 1);
-    v = _mm512_inserti32x4(v, load(first + 8), 2);
-    return _mm512_inserti32x4(v, load(first + 12), 3);
-  }
-
   /** panel[k][kPanel] = w(row, k) for the 32 codes from byte \a at of each row on. */
   static void fillRows(const std::uint8_t* const* rows, Index at, Table table, const float* scales, float* panel) {
     for (int half = 0; half < kPanel; half += 16) {
       const __m512 scale = _mm512_loadu_ps(scales + half);
-      const __m512i a = fourRows(rows, half, at), b = fourRows(rows, half + 1, at), c = fourRows(rows, half + 2, at),
-                    d = fourRows(rows, half + 3, at);
-      const __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab1 = _mm512_unpackhi_epi32(a, b);
-      const __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd1 = _mm512_unpackhi_epi32(c, d);
-      const __m512i dwords[4] = {_mm512_unpacklo_epi64(ab0, cd0), _mm512_unpackhi_epi64(ab0, cd0),
-                                 _mm512_unpacklo_epi64(ab1, cd1), _mm512_unpackhi_epi64(ab1, cd1)};
+      __m512i dwords[4];
+      transposeDwords(rows + half, at, dwords);
       for (int q = 0; q < 4; ++q) {
         for (int j = 0; j < 8; ++j) {
           _mm512_storeu_ps(panel + (8 * q + j) * kPanel + half, _mm512_mul_ps(lookUp(dwords[q], j, table), scale));

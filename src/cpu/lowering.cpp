@@ -12,8 +12,6 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
-constexpr Index kFixedPointWeights = Index(1) << 18;
-
 /** Without Wᵀ, the scales of W's rows stand inside the sum: such products use the dequantised values. */
 bool quantizesActivations(const QuantizedProduct& p) {
   return p.w.format == WeightFormat::kInt8 && p.w.int8Activations && p.transposed;
@@ -37,6 +35,10 @@ const char* refuseGemvShape(const QuantizedProduct& p) {
   if (p.x.cols < 32 * p.y.rows) return "rows of W too short: sums across lanes would take longer than the products";
   return refuseGemmShape(p);
 }
+
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+
+constexpr Index kFixedPointWeights = Index(1) << 18;
 
 /** Whether 4-bit codes are decoded by whole bytes, and by 32 of one absmax. */
 bool isAligned(const WeightView& w) {
@@ -75,6 +77,8 @@ const char* refuseFourBitInt8(const QuantizedProduct& p) {
   if (p.w.cols < 64) return "rows of W too short: rounding X would take longer than the products";
   return refuseGemmShape(p);
 }
+
+#endif
 
 template <const char* (*CpuLacks)(), const char* (*RefuseShape)(const QuantizedProduct&)>
 const char* refuse(const QuantizedProduct& p) {
