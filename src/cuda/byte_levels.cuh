@@ -13,7 +13,6 @@ namespace EigenQ {
 namespace gpu {
 namespace internal {
 
-using EigenQ::internal::encodeByte;
 using EigenQ::internal::kByteLevels;
 
 constexpr unsigned kLevelThreads = kByteLevels;
@@ -29,10 +28,11 @@ inline ByteLevels byteLevels(const EigenQ::internal::ByteCodeTable& table) {
   return levels;
 }
 
-/** In shared memory. */
+/** In shared memory. The thresholds are a search tree, level after level, node i before its children 2i and 2i + 1:
+ * lanes that search side by side meet in few banks, where in sorted order those of a level lie in one. */
 struct ByteTables {
   float level[kByteLevels];
-  float threshold[kByteLevels];
+  float node[kByteLevels];
   float warpTop[kLevelThreads / 32];
 };
 
@@ -54,8 +54,19 @@ __device__ __forceinline__ void makeByteTables(const float* levels, ByteTables& 
   if (lane == 31) tables.warpTop[warp] = top;
   __syncthreads();
   for (int w = 0; w < warp; ++w) top = fmaxf(tables.warpTop[w], top);
-  tables.threshold[j] = top;
+  if (j + 1 < kByteLevels) {
+    const int height = __ffs(j + 1) - 1;  // above the leaves; the root is threshold 127
+    tables.node[(kByteLevels / 2 >> height) + (j >> (height + 1))] = top;
+  }
   __syncthreads();
+}
+
+/** encodeByte() by the tree. */
+__device__ __forceinline__ unsigned encodeByte(float v, const ByteTables& tables) {
+  unsigned node = 1;
+#pragma unroll
+  for (int bit = kByteLevels / 2; bit > 0; bit /= 2) node = 2 * node + (v > tables.node[node] ? 1 : 0);
+  return node - kByteLevels;
 }
 
 }  // namespace internal

@@ -26,6 +26,8 @@
 #include "../lowering_log.h"
 #include "context_state.h"
 #include "epilogue.cuh"
+#include "op_launch.cuh"
+#include "ptx.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -80,6 +82,14 @@ struct Bits<8> {
   using Type = unsigned long long;
 };
 
+/** Asks the second-level cache for what a warp will read. That cache is never stale, so that this may happen before the
+ * kernel has joined the stream. \a from, \a bytes  of lane 0 */
+__device__ __forceinline__ void prefetchSegment(const void* from, int bytes) {
+  constexpr int kLine = 128;
+  const int at = static_cast<int>(threadIdx.x % kWarpSize) * kLine;
+  if (at < bytes) ptx::prefetch(static_cast<const char*>(from) + at);
+}
+
 /** A lane's 4-bit codes of one row, from \a first on: what it loads for one store, and their values. Places behind the
  * first are 32-bit constants: 64-bit arithmetic for each would cost as much as the decoding. */
 template <int kValues, bool kNested>
@@ -91,16 +101,24 @@ class FourBitRow {
   };
 
   __device__ __forceinline__ FourBitRow(const WeightView& w, Index row, Index first)
-      : m_absmax(w.absmax),
-        m_blockShift(w.blockShift),
-        m_level(w.codeTable[threadIdx.x % EigenQ::internal::kFourBitLevels]) {
-    if (kNested && m_absmax.offsetAt) m_absmax.offset = *m_absmax.offsetAt;
-    m_absmax.offsetAt = nullptr;
+      : m_absmax(w.absmax), m_blockShift(w.blockShift) {
     if (kNested) m_absmax.plain = nullptr;  // so that the choice is made before the loads, which then go out together
     const Index flat = w.offset + row * w.stride + first;
     m_codes = static_cast<const std::uint8_t*>(w.codes) + flat / 2;
     m_firstBlock = flat >> m_blockShift;
     m_inBlock = static_cast<int>(flat - (m_firstBlock << m_blockShift));
+  }
+
+  /** \param segment  values of the warp */
+  __device__ __forceinline__ void prefetch(int segment) const {
+    prefetchSegment(m_codes - threadIdx.x % kWarpSize * kValues / 2, (segment + 1) / 2);
+  }
+
+  /** What is read once, when the last kernel's results are there. */
+  __device__ __forceinline__ void join(const WeightView& w) {
+    m_level = w.codeTable[threadIdx.x % EigenQ::internal::kFourBitLevels];
+    if (kNested && m_absmax.offsetAt) m_absmax.offset = *m_absmax.offsetAt;
+    m_absmax.offsetAt = nullptr;
   }
 
   __device__ __forceinline__ Loaded load(int ahead) const {
@@ -138,8 +156,12 @@ class Int8Row {
   using Loaded = typename Bits<kValues>::Type;
 
   __device__ __forceinline__ Int8Row(const WeightView& w, Index row, Index first)
-      : m_codes(static_cast<const std::int8_t*>(w.codes) + w.offset + row * w.stride + first),
-        m_absmax(w.rowAbsmax[row]) {}
+      : m_codes(static_cast<const std::int8_t*>(w.codes) + w.offset + row * w.stride + first), m_row(row) {}
+
+  __device__ __forceinline__ void prefetch(int segment) const {
+    prefetchSegment(m_codes - threadIdx.x % kWarpSize * kValues, segment);
+  }
+  __device__ __forceinline__ void join(const WeightView& w) { m_absmax = w.rowAbsmax[m_row]; }
 
   __device__ __forceinline__ Loaded load(int ahead) const {
     return __ldg(reinterpret_cast<const Loaded*>(m_codes + ahead));
@@ -153,6 +175,7 @@ class Int8Row {
 
  private:
   const std::int8_t* m_codes;
+  Index m_row;
   float m_absmax;
 };
 
@@ -162,11 +185,15 @@ __global__ void __launch_bounds__(kThreads) dequantizeRows(WeightView w, T* y, I
   const Index warp = Index{blockIdx.x} * (kThreads / kWarpSize) + threadIdx.x / kWarpSize;
   if (warp >= w.rows * rowSegments) return;
   const Index row = w.rows == 1 ? 0 : warp / rowSegments;  // no division for a matrix that is one long row
-  const Index first = (warp - row * rowSegments) * kSegment<T> + threadIdx.x % kWarpSize * kValues;
-  const Index left = w.cols - first;
-  const int mine = static_cast<int>(left < kSegment<T> ? left : kSegment<T>);  // steps ahead that lie in the row
+  const Index begin = (warp - row * rowSegments) * kSegment<T>, first = begin + threadIdx.x % kWarpSize * kValues;
+  const Index left = w.cols - begin;
+  const int segment = static_cast<int>(left < kSegment<T> ? left : kSegment<T>);
+  const int mine = segment - static_cast<int>(first - begin);  // steps ahead that lie in the row
 
-  const Row codes(w, row, first);
+  Row codes(w, row, first);
+  codes.prefetch(segment);
+  joinStreamThenAllow();
+  codes.join(w);
   typename Row::Loaded loaded[kSteps] = {};
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
@@ -221,9 +248,8 @@ void launchRows(const Dequantization& d, Context& context) {
   constexpr Index kWarps = kThreads / kWarpSize;
   const Index rowSegments = ceilDiv(d.w.cols, kSegment<T>);
   const Index blocks = ceilDiv(d.w.rows * rowSegments, kWarps);
-  dequantizeRows<T, Row><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream()>>>(
-      d.w, static_cast<T*>(d.y.data), d.y.rowStride, rowSegments);
-  EIGENQ_CUDA_CHECK_LAUNCH("dequantizeRows");
+  launchEarly("dequantizeRows", dequantizeRows<T, Row>, {static_cast<unsigned>(blocks), kThreads}, context, d.w,
+              static_cast<T*>(d.y.data), d.y.rowStride, rowSegments);
 }
 
 void runRows(const Dequantization& whole, Context& context) {

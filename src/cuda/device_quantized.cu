@@ -6,8 +6,7 @@
 
 #include <cstring>
 
-#include "check.h"
-#include "context_state.h"
+#include "op_launch.cuh"
 #include "quantizers.h"
 
 namespace EigenQ {
@@ -26,6 +25,7 @@ struct CodeTables {
 };
 
 __global__ void writeTables(CodeTables tables, float* fourBit, float* nested) {
+  joinStreamThenAllow();
   const int i = static_cast<int>(threadIdx.x);
   if (i < kFourBitLevels) fourBit[i] = tables.fourBit[i];
   if (nested) nested[i] = tables.nested[i];
@@ -59,9 +59,8 @@ void quantizeFourBit(const ConstDenseView& x, FourBitType type, const FourBitSha
   CodeTables tables;
   std::memcpy(tables.fourBit, EigenQ::internal::fourBitTable(type), sizeof tables.fourBit);
   std::memcpy(tables.nested, EigenQ::internal::signedDynamicMap().data(), sizeof tables.nested);
-  writeTables<<<1, kByteLevels, 0, context.stream()>>>(tables, floats(layout.codeTable),
-                                                       shape.nested ? floats(layout.nestedTable) : nullptr);
-  EIGENQ_CUDA_CHECK_LAUNCH("writeTables");
+  launchEarly("writeTables", writeTables, {1, kByteLevels}, context, tables, floats(layout.codeTable),
+              shape.nested ? floats(layout.nestedTable) : nullptr);
 
   if (!shape.nested)
     return quantizeFourBit(x, type, shape.blockSize, bytes(layout.packed), floats(layout.absmax), context);

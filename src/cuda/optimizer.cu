@@ -84,7 +84,7 @@ __device__ __forceinline__ void encode(const float (&f)[kEight], const LanePart&
   std::uint64_t codes = 0;
 #pragma unroll
   for (int k = 0; k < kEight; ++k) {
-    unsigned code = encodeByte(f[k] / absmax, tables.threshold);
+    unsigned code = encodeByte(f[k] / absmax, tables);
     if (kSigned) code = keepSign(code, f[k]);
     codes |= static_cast<std::uint64_t>(code) << (8 * k);
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-// One named function per PTX instruction of the int8 kernels that the toolkit has no intrinsic for, nothing else.
+// One named function per PTX instruction of portable kernels that the toolkit has no intrinsic for, nothing else.
 #ifndef EIGENQ_CUDA_PTX_CUH
 #define EIGENQ_CUDA_PTX_CUH
 
@@ -25,6 +25,9 @@ __device__ __forceinline__ uint4 loadCached(const void* from) {
   asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
   return v;
 }
+
+/** Asks the second-level cache for the 128 bytes around an address. */
+__device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
 /** d (16×8) += a (16×32)·b (32×8). Lane 4g + c holds of a rows g and g + 8 at 4c..4c+3 (a0, a1) and at 16 + 4c.. (a2,
  * a3), of b column g at the same places, of d rows g (d0, d1) and g + 8 (d2, d3) in columns 2c and 2c + 1. */

@@ -13,7 +13,9 @@
 // Traffic  each value read once, each code and absmax written once: from 16-bit values to 4 bits 2.56 B a value, so
 //          4096² take 10 us at 4.3 TB/s.
 // Work     instructions a value: 1 to unpack, 1 for absmax, ~1.5 for reductions and reciprocals, and the encoder's.
-// Shape    persistent blocks, since an encoder may fill tables. Four loads of 16 B a lane are in flight.
+// Shape    persistent blocks, since an encoder may fill tables. A thread asks for its next four vectors, 64 B, before it
+//          encodes these. Tiles that lie within the run go a way of their own without any check: with checks everywhere
+//          NF4 took 16 instructions a value, and 210 us for 28672×8192 in bfloat16 instead of 152.
 // Needs    16-byte-aligned values and codes as aligned as their stores; else both go one by one.
 #ifndef EIGENQ_CUDA_QUANTIZE_BLOCKS_CUH
 #define EIGENQ_CUDA_QUANTIZE_BLOCKS_CUH
@@ -21,7 +23,9 @@
 #include <eigen_q/src/BlockScale.h>
 #include <eigen_q/src/FourBit.h>
 
+#include <cassert>
 #include <numeric>
+#include <type_traits>
 
 #include "eight_values.cuh"
 #include "op_launch.cuh"
@@ -33,18 +37,24 @@ namespace internal {
 
 constexpr unsigned kQuantizeThreads = 256;
 constexpr int kQuantizeWarps = kQuantizeThreads / 32;
-constexpr int kVectors = 4;
-constexpr int kVectorValues = 32 * kEight;  // of a warp
-constexpr int kWarpValues = kVectors * kVectorValues;
-constexpr int kTileValues = kQuantizeWarps * kWarpValues;
-constexpr int kVectorShift = 8, kWarpShift = 10;
-static_assert(1 << kVectorShift == kVectorValues && 1 << kWarpShift == kWarpValues, "the drawing above");
-static_assert(kTileValues % EigenQ::internal::kMaxBlockSize == 0, "a tile holds whole blocks");
+constexpr int kVectorShift = 8;
+constexpr int kVectorValues = 1 << kVectorShift;  // of a warp
+static_assert(kVectorValues == 32 * kEight, "the drawing above");
+
+/** \tparam kVectors  of a lane: 1, 2 or 4 */
+template <int kVectors>
+constexpr Index kTileValues = Index{kQuantizeWarps} * kVectors* kVectorValues;
+constexpr int kMostVectors = 4;
+static_assert(kTileValues<kMostVectors> % EigenQ::internal::kMaxBlockSize == 0, "a tile holds whole blocks");
 
 /** Thread blocks a multiprocessor holds at once; __launch_bounds__ makes it so. Values wait in registers, and floats
  * need twice as many. */
 template <typename T>
-constexpr int kQuantizeResidents = sizeof(T) == 2 ? 4 : 3;
+constexpr int kQuantizeResidents = 3;
+
+/** Whether a thread asks for its next tile before it encodes this one: where both fit in its registers. */
+template <typename T, int kVectors>
+constexpr bool kLoadsAhead = sizeof(T) * kVectors <= 8;
 
 template <typename T>
 struct BlockRun {
@@ -58,86 +68,145 @@ struct BlockRun {
 };
 
 /** largest[k], of a lane's vector k, becomes that of its block. \a warpLargest  shared */
+template <int kVectors>
 __device__ __forceinline__ void reduceBlocks(float (&largest)[kVectors], int blockShift,
                                              float (&warpLargest)[kQuantizeWarps]) {
-  static_assert(kVectors == 4, "two steps join four vectors");
   const int lanes = 1 << min(blockShift - 3, 5);
   for (int distance = 1; distance < lanes; distance *= 2) {
 #pragma unroll
     for (int k = 0; k < kVectors; ++k)
       largest[k] = fmaxf(largest[k], __shfl_xor_sync(0xffffffffu, largest[k], distance));
   }
-  if (blockShift > kVectorShift) {
-    largest[0] = largest[1] = fmaxf(largest[0], largest[1]);
-    largest[2] = largest[3] = fmaxf(largest[2], largest[3]);
+  int shift = kVectorShift;  // of the blocks that are done
+#pragma unroll
+  for (int apart = 1; apart < kVectors; apart *= 2, ++shift) {
+    if (blockShift <= shift) break;
+    float other[kVectors];
+#pragma unroll
+    for (int k = 0; k < kVectors; ++k) other[k] = largest[k ^ apart];
+#pragma unroll
+    for (int k = 0; k < kVectors; ++k) largest[k] = fmaxf(largest[k], other[k]);
   }
-  if (blockShift > kVectorShift + 1) largest[0] = largest[1] = largest[2] = largest[3] = fmaxf(largest[0], largest[2]);
-  if (blockShift > kWarpShift) {
-    const int warp = static_cast<int>(threadIdx.x) / 32, warps = 1 << (blockShift - kWarpShift);
-    if (threadIdx.x % 32 == 0) warpLargest[warp] = largest[0];
-    __syncthreads();
-    float all = 0;
-    for (int w = warp & -warps, end = w + warps; w < end; ++w) all = fmaxf(all, warpLargest[w]);
-    __syncthreads();  // the next tile writes warpLargest again
-    largest[0] = largest[1] = largest[2] = largest[3] = all;
+  if (blockShift <= shift) return;
+  const int warp = static_cast<int>(threadIdx.x) / 32, warps = 1 << (blockShift - shift);
+  if (threadIdx.x % 32 == 0) warpLargest[warp] = largest[0];
+  __syncthreads();
+  float all = 0;
+  for (int w = warp & -warps, end = w + warps; w < end; ++w) all = fmaxf(all, warpLargest[w]);
+  __syncthreads();  // the next tile writes warpLargest again
+#pragma unroll
+  for (int k = 0; k < kVectors; ++k) largest[k] = all;
+}
+
+/** A thread's vectors from \a begin on. \tparam kWhole  nothing ends there and all is aligned; else zeros stand behind
+ * the end of the run */
+template <bool kWhole, typename T, int kVectors>
+__device__ __forceinline__ void loadVectors(const BlockRun<T>& run, Index begin, EightValues<T> (&values)[kVectors]) {
+#pragma unroll
+  for (int k = 0; k < kVectors; ++k) {
+    const Index at = begin + k * kVectorValues;
+    values[k] = kWhole ? loadEight(run.values + at) : loadEight(run.values + at, run.size - at, run.alignedValues);
   }
 }
 
-/** \tparam Encoder  what quantize_blocks.cu and quantize_blockwise.cu define:
- *   Shared, fill(Shared&): tables, by all threads, ending with a barrier
- *   prepare(values, count): what happens to a lane's values before their absmax
+/** Which values a codec could tell from zero although they count as zero: subnormal ones... */
+enum class Flush {
+  kNever,        // ...none
+  kSmallBlocks,  // ...where their block has no larger value than 2⁻¹²⁰
+  kEverywhere
+};
+
+/** blockReciprocal() of an absmax in [2⁻¹²⁰, 2¹²⁰], with its one rounding: an estimate and a step of Newton's, as the
+ * compiler divides, without its detour for other divisors. */
+__device__ __forceinline__ float ordinaryReciprocal(float absmax) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(absmax));
+  return fmaf(r, fmaf(-absmax, r, 1.0f), r);
+}
+
+/** The codes and the absmax of a vector. */
+template <bool kWhole, typename T, typename Encoder>
+__device__ __forceinline__ void encodeVector(const BlockRun<T>& run, const Encoder& encoder,
+                                             const typename Encoder::Shared& shared, Index at,
+                                             const EightValues<T>& values, float largest) {
+  constexpr int perByte = kEight / Encoder::kBytes;
+  constexpr Flush kFlush = Encoder::template kFlush<T>;
+  if (!kWhole && at >= run.size) return;
+  const float absmax = flushedAbsmax(largest);
+  if ((static_cast<std::uint32_t>(at) & ((1u << run.blockShift) - 1)) == 0) run.absmax[at >> run.blockShift] = absmax;
+  float f[kEight];
+  toFloats(values, f);
+  float reciprocal = ordinaryReciprocal(absmax);
+  const bool ordinary = absmax >= 0x1p-120f && absmax <= 0x1p120f;
+  if (!ordinary) reciprocal = EigenQ::internal::blockReciprocal(absmax);
+  if (kFlush == Flush::kEverywhere || (kFlush == Flush::kSmallBlocks && !ordinary)) {
+#pragma unroll
+    for (int e = 0; e < kEight; ++e) f[e] = fabsf(f[e]) < FLT_MIN ? 0.0f : f[e];
+  }
+  const std::uint64_t codes = encoder.encode(shared, f, reciprocal);
+  storeCodes<Encoder::kBytes>(run.codes + at / perByte, codes,
+                              kWhole ? kEight : (run.size - at + perByte - 1) / perByte, kWhole || run.alignedCodes);
+}
+
+/** \tparam Encoder  what quantize_blocks.cu and byte_encoder.cuh define:
+ *   Shared, fill(Shared&): tables from parameters, by all threads
+ *   join(Shared&): what comes from memory, ending with a barrier
+ *   prepare(shared, values, count): what happens to a lane's values before their absmax
  *   kBytes, encode(shared, floats, reciprocal): the codes of eight values
- *   needsFlush<T>(absmax): whether subnormal values of such a block could be told from zeros */
-template <typename T, typename Encoder>
+ *   kFlush<T> */
+template <typename T, typename Encoder, int kVectors>
 __global__ void __launch_bounds__(kQuantizeThreads, kQuantizeResidents<T>)
     quantizeBlocks(const BlockRun<T> run, const __grid_constant__ Encoder encoder) {
   __shared__ typename Encoder::Shared shared;
   __shared__ float warpLargest[kQuantizeWarps];
   encoder.fill(shared);
-  const Index lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const Index blockMask = (Index{1} << run.blockShift) - 1;
-  for (Index tile = static_cast<Index>(blockIdx.x) * kTileValues; tile < run.size;
-       tile += static_cast<Index>(gridDim.x) * kTileValues) {
-    const Index begin = tile + warp * kWarpValues + lane * kEight;
-    EightValues<T> values[kVectors];
+  joinStreamThenAllow();
+  const Index lane = threadIdx.x % 32, warp = threadIdx.x / 32, step = gridDim.x * kTileValues<kVectors>;
+  const Index wholeEnd = run.alignedValues && run.alignedCodes ? run.size - kTileValues<kVectors> : -1;
+  Index tile = blockIdx.x * kTileValues<kVectors>, begin = tile + warp * kVectors * kVectorValues + lane * kEight;
+  EightValues<T> values[kVectors];
+  const auto load = [&](Index ahead, EightValues<T>(&to)[kVectors]) {
+    if (tile + ahead <= wholeEnd) {
+      loadVectors<true>(run, begin + ahead, to);
+    } else {
+      loadVectors<false>(run, begin + ahead, to);
+    }
+  };
+  load(0, values);
+  encoder.join(shared);
+  for (; tile < run.size; tile += step, begin += step) {
     float largest[kVectors];
 #pragma unroll
     for (int k = 0; k < kVectors; ++k) {
-      const Index at = begin + k * kVectorValues;
-      values[k] = loadEight(run.values + at, run.size - at, run.alignedValues);
-    }
-#pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
-      encoder.prepare(values[k], run.size - (begin + k * kVectorValues));
+      encoder.prepare(shared, values[k], run.size - (begin + k * kVectorValues));
       largest[k] = absmaxOf(values[k]);
     }
     reduceBlocks(largest, run.blockShift, warpLargest);
+    EightValues<T> next[kVectors];
+    if (kLoadsAhead<T, kVectors>) load(step, next);
+    const auto encode = [&](auto whole) {
 #pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
-      const Index at = begin + k * kVectorValues;
-      if (at >= run.size) break;
-      const float absmax = flushedAbsmax(largest[k]);
-      if ((at & blockMask) == 0) run.absmax[at >> run.blockShift] = absmax;
-      float f[kEight];
-      toFloats(values[k], f);
-      if (Encoder::template needsFlush<T>(absmax)) {
-#pragma unroll
-        for (int e = 0; e < kEight; ++e) f[e] = fabsf(f[e]) < FLT_MIN ? 0.0f : f[e];
-      }
-      const std::uint64_t codes = encoder.encode(shared, f, EigenQ::internal::blockReciprocal(absmax));
-      constexpr int perByte = kEight / Encoder::kBytes;
-      storeCodes<Encoder::kBytes>(run.codes + at / perByte, codes, (run.size - at + perByte - 1) / perByte,
-                                  run.alignedCodes);
+      for (int k = 0; k < kVectors; ++k)
+        encodeVector<decltype(whole)::value>(run, encoder, shared, begin + k * kVectorValues, values[k], largest[k]);
+    };
+    if (tile <= wholeEnd) {
+      encode(std::true_type());
+    } else {
+      encode(std::false_type());
     }
+    if (!kLoadsAhead<T, kVectors>) load(step, next);
+#pragma unroll
+    for (int k = 0; k < kVectors; ++k) values[k] = next[k];
   }
 }
 
-template <typename T, typename Encoder>
+template <typename T, typename Encoder, int kVectors = kMostVectors>
 void launchQuantizeBlocks(const BlockRun<T>& run, const Encoder& encoder, Context& context) {
-  const Index tiles = (run.size + kTileValues - 1) / kTileValues;
+  assert(kTileValues<kVectors> >> run.blockShift > 0);
+  const Index tiles = ceilDiv(run.size, kTileValues<kVectors>);
   const Index residents = static_cast<Index>(context.multiprocessors()) * kQuantizeResidents<T>;
-  launch("quantizeBlocks", quantizeBlocks<T, Encoder>,
-         {static_cast<unsigned>(std::min(tiles, residents)), kQuantizeThreads}, context, run, encoder);
+  launchEarly("quantizeBlocks", quantizeBlocks<T, Encoder, kVectors>,
+              {static_cast<unsigned>(std::min(tiles, residents)), kQuantizeThreads}, context, run, encoder);
 }
 
 /** Quantises any view; blocks run along its row-major flattening. */

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "alignment.h"
 #include "op_launch.cuh"
 
 namespace EigenQ {
@@ -14,7 +15,7 @@ namespace gpu {
 namespace internal {
 
 constexpr unsigned kSumThreads = 256;
-constexpr Index kSumPart = 8192;  // values that justify another thread block
+constexpr Index kSumPart = 2048;  // values that justify another thread block
 constexpr Index kMaxSumParts = 1024;
 
 /** Thread 0 gets the sum over the block. */
@@ -29,10 +30,26 @@ __device__ __forceinline__ double sumOverBlock(double v) {
   return sum;
 }
 
+/** What sumInParts() leaves. */
+struct SumParts {
+  const double* parts = nullptr;
+  int count = 0;
+};
+
+/** Thread 0 gets the sum over all parts. By all threads of a block of kSumThreads. */
+__device__ __forceinline__ double sumOverParts(const SumParts& from) {
+  double sum = 0;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < from.count; i += kSumThreads) sum += from.parts[i];
+  return sumOverBlock(sum);
+}
+
 template <typename Term>
 __global__ void __launch_bounds__(kSumThreads) sumParts(const float* values, Index count, Term term, double* parts) {
+  joinStreamThenAllow();
   double sum = 0;
   const Index step = static_cast<Index>(gridDim.x) * kSumThreads;
+#pragma unroll 8
   for (Index i = static_cast<Index>(blockIdx.x) * kSumThreads + threadIdx.x; i < count; i += step)
     sum += term(static_cast<double>(values[i]));
   sum = sumOverBlock(sum);
@@ -40,22 +57,29 @@ __global__ void __launch_bounds__(kSumThreads) sumParts(const float* values, Ind
 }
 
 template <typename Finish>
-__global__ void __launch_bounds__(kSumThreads) finishSum(const double* parts, int count, Finish finish) {
-  double sum = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kSumThreads) sum += parts[i];
-  sum = sumOverBlock(sum);
+__global__ void __launch_bounds__(kSumThreads) finishSum(const SumParts from, Finish finish) {
+  joinStreamThenAllow();
+  const double sum = sumOverParts(from);
   if (threadIdx.x == 0) finish(sum);
+}
+
+/** Partial sums of term(values[i]), at most kMaxSumParts. */
+template <typename Term>
+SumParts sumInParts(const char* name, const float* values, Index count, Term term, Scratch& scratch, Context& context) {
+  const Index parts = std::min(ceilDiv(count, kSumPart), kMaxSumParts);
+  double* const partial = scratch.array<double>(parts);
+  if (parts > 0)
+    launchEarly(name, sumParts<Term>, {static_cast<unsigned>(parts), kSumThreads}, context, values, count, term,
+                partial);
+  return {partial, static_cast<int>(parts)};
 }
 
 /** finish(Σ term(values[i])), on the device. */
 template <typename Term, typename Finish>
 void treeSum(const char* name, const float* values, Index count, Term term, Finish finish, Context& context) {
   Scratch scratch(context);
-  const Index parts = std::min((count + kSumPart - 1) / kSumPart, kMaxSumParts);
-  double* const partial = scratch.array<double>(parts);
-  if (parts > 0)
-    launch(name, sumParts<Term>, {static_cast<unsigned>(parts), kSumThreads}, context, values, count, term, partial);
-  launch(name, finishSum<Finish>, {1, kSumThreads}, context, partial, static_cast<int>(parts), finish);
+  const SumParts parts = sumInParts(name, values, count, term, scratch, context);
+  launchEarly(name, finishSum<Finish>, {1, kSumThreads}, context, parts, finish);
 }
 
 }  // namespace internal
