@@ -11,9 +11,12 @@
 // p runs over rows of Y and q over columns where rows are contiguous; Y column-major is its transpose, with X and W
 // exchanged. So stores are always along q.
 //
-// Traffic  (128 + 256)·k B a tile from the second-level cache for 128·256·k products: at the tensor cores' full rate
-//          48 B a clock and multiprocessor. Tiles that run together form a square, so that memory sees each code a few
-//          times only.
+// Traffic  (128 + 256)·k B a tile for 128·256·k products: at the tensor cores' full rate 48 B a clock and
+// multiprocessor,
+//          11 TB/s in all, which is more than the second-level cache gives. So two blocks below one another make a
+//          cluster, and each copies half of q's codes to both: (128 + 128)·k B. 8192 rows of X by 28672×8192 took 3.41
+//          ms without that, 2.69 with it, 14336×4096 831 us and 711. Tiles that run together form a square, so that
+//          memory sees each code a few times only.
 // Work     2·m·n·k operations at nominally 1979 TOP/s; 1580 is what random data leave of it.
 // Epilogue 128 values a thread. The scale is r32(sum)·r32(row stat·absmax/127²): three roundings of float beside the
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of
@@ -50,29 +53,52 @@ struct TileAt {
   Index q;
 };
 
-/** Where tile \a t lies: in columns of kRasterP tiles, one column after the other. */
-__device__ __forceinline__ TileAt tileAt(const WgmmaArgs& a, Index t) {
-  const Index groupTiles = kRasterP * a.tilesQ, first = t / groupTiles * kRasterP, within = t % groupTiles;
-  const Index height = a.tilesP - first < kRasterP ? a.tilesP - first : kRasterP;
-  return {first + within % height, within / height};
-}
+/** The tiles that a block works on, one after another: in columns of kRasterP tiles, one column after the other. */
+class Walk {
+ public:
+  __device__ __forceinline__ explicit Walk(const WgmmaArgs& a)
+      : m_blocks(a.blocks),
+        m_rank(a.blocks > 1 ? ptx::clusterRank() : 0),
+        m_at(blockIdx.x / static_cast<unsigned>(a.blocks)),
+        m_step(gridDim.x / static_cast<unsigned>(a.blocks)),
+        m_heights(a.heights),
+        m_widths(a.tilesQ) {}
 
-/** The copying thread. */
+  __device__ __forceinline__ int rank() const { return m_rank; }
+  __device__ __forceinline__ bool done() const { return m_at >= m_heights * m_widths; }
+  __device__ __forceinline__ void advance() { m_at += m_step; }
+  __device__ __forceinline__ TileAt tile() const {
+    const Index raster = kRasterP / m_blocks, group = raster * m_widths, first = m_at / group * raster;
+    const Index within = m_at % group, height = m_heights - first < raster ? m_heights - first : raster;
+    return {(first + within % height) * m_blocks + m_rank, within / height};
+  }
+
+ private:
+  int m_blocks, m_rank;
+  Index m_at, m_step, m_heights, m_widths;  // counted in clusters
+};
+
+/** The copying thread. Of two blocks, each copies its rows of P and half of Q's, these to both. */
 template <int kTileQ>
 __device__ __forceinline__ void produce(const CUtensorMap& mapP, const CUtensorMap& mapQ, const WgmmaArgs& a,
                                         SharedMemory<kTileQ>& shared) {
   using Tiles = Tiling<kTileQ>;
   Ring<Tiles::kStages> ring;
-  for (Index t = blockIdx.x; t < a.tilesP * a.tilesQ; t += gridDim.x) {
-    const TileAt at = tileAt(a, t);
+  for (Walk walk(a); !walk.done(); walk.advance()) {
+    const TileAt at = walk.tile();
     const int rowP = static_cast<int>(at.p * kTileP), rowQ = static_cast<int>(at.q * kTileQ);
+    const int half = walk.rank() * kTileQ / 2;
     for (int step = 0; step < a.steps; ++step, ring.advance()) {
       const std::uint32_t full = ptx::sharedAddress(&shared.full[ring.stage]);
       const std::uint32_t to = ptx::sharedAddress(shared.stages[ring.stage]);
       ptx::wait(ptx::sharedAddress(&shared.empty[ring.stage]), ring.parity ^ 1);
       ptx::arriveExpecting(full, Tiles::kStageBytes);  // what lies beyond the matrix counts too
       ptx::copyBox(to, &mapP, step * kTileK, rowP, full);
-      ptx::copyBox(to + kBytesP, &mapQ, step * kTileK, rowQ, full);
+      if (a.blocks == 1) {
+        ptx::copyBox(to + kBytesP, &mapQ, step * kTileK, rowQ, full);
+      } else {
+        ptx::copyBoxToBlocks(to + kBytesP + half * kTileK, &mapQ, step * kTileK, rowQ + half, full, 3);
+      }
     }
   }
 }
@@ -86,8 +112,11 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
   const int count = kFinish == Finish::kRound ? 0 : outlierCount(a.p.activations);
   const bool tooMany = kFinish == Finish::kPacked && count > kMostPacked;
   Ring<Tiling<kTileQ>::kStages> ring;
-  for (Index t = blockIdx.x; t < a.tilesP * a.tilesQ; t += gridDim.x) {
-    const TileAt at = tileAt(a, t);
+  for (Walk walk(a); !walk.done(); walk.advance()) {
+    const TileAt at = walk.tile();
+    const auto handBack = [&](int stage) {  // a lane to each block of the cluster
+      if (thread % 32 < a.blocks) ptx::arriveAtBlock(ptx::sharedAddress(&shared.empty[stage]), thread % 32);
+    };
     const Part part = {at.p * kTileP + warpgroup * kGroupRows, at.q * kTileQ, 1 + warpgroup};
     const Stats<kTileQ> stats(a, part);
     if (kFinish == Finish::kPacked && count > 0 && !tooMany) {
@@ -95,7 +124,7 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
       askForPacked<kTileQ>(a, part, 0, own);
     }
     int sums[kTileQ / 2];
-    multiplyStages(shared, a.steps, warpgroup, ring, sums);
+    multiplyStages(shared, a.steps, warpgroup, ring, sums, handBack);
     if (kFinish == Finish::kAny || tooMany || !stats.template share<kFinish == Finish::kPacked>(a, part, own)) {
       if (kFinish == Finish::kPacked) ptx::waitForCopies<0>();  // into memory that the next tile asks for again
       finishSlowly<T, kTileQ>(a, part, place, count, sums);
@@ -112,6 +141,15 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
   }
 }
 
+/** Waits for all threads of the cluster. */
+__device__ __forceinline__ void syncBlocks(const WgmmaArgs& a) {
+  if (a.blocks > 1) {
+    ptx::syncCluster();
+  } else {
+    __syncthreads();
+  }
+}
+
 template <typename T, int kTileQ, Finish kFinish>
 __global__ void __launch_bounds__(kThreads, 1)
     wgmmaKernel(const __grid_constant__ CUtensorMap mapP, const __grid_constant__ CUtensorMap mapQ,
@@ -121,21 +159,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int s = 0; s < Tiling<kTileQ>::kStages; ++s) {
       ptx::initBarrier(ptx::sharedAddress(&shared.full[s]), 1);
-      ptx::initBarrier(ptx::sharedAddress(&shared.empty[s]), kConsumers / 32);
+      ptx::initBarrier(ptx::sharedAddress(&shared.empty[s]), a.blocks * kConsumers / 32);
     }
     ptx::fenceBarrierInit();
   }
-  __syncthreads();
+  syncBlocks(a);
   ptx::allowNextKernel();
   ptx::waitForLastKernel();
   // Registers: 168 a thread at the start; 128·40 + 256·232 fit in 65536.
   if (threadIdx.x >= kConsumers) {
     ptx::giveRegisters<40>();
     if (threadIdx.x == kConsumers) produce<kTileQ>(mapP, mapQ, a, shared);
+    __syncwarp();
   } else {
     ptx::takeRegisters<232>();
     consume<T, kTileQ, kFinish>(a, shared);
   }
+  if (a.blocks > 1) ptx::syncCluster();  // the other block neither arrives nor copies here any more
 }
 
 /** Whether pairs of elements along rows may be loaded at once, from even columns on. */
@@ -154,9 +194,16 @@ Finish finishOf(const DenseView& y, const Epilogue& e, bool outliers, Index byte
   return !outliers && isPlain(e) ? Finish::kRound : Finish::kAffine;
 }
 
-/** Tiles in the time of one, on so many multiprocessors. */
-Index roundsOf(Index sizeP, Index sizeQ, Index tileQ, int multiprocessors) {
-  return ceilDiv(ceilDiv(sizeP, kTileP) * ceilDiv(sizeQ, tileQ), multiprocessors);
+/** Tiles in the time of one, on so many multiprocessors, by so many blocks side by side. */
+Index roundsOf(Index sizeP, Index sizeQ, Index tileQ, int multiprocessors, int blocks = 1) {
+  return ceilDiv(ceilDiv(sizeP, kTileP * blocks) * ceilDiv(sizeQ, tileQ), multiprocessors / blocks);
+}
+
+/** Two blocks that share rows of Q read a third less from the second-level cache, unless one would have no tile. */
+int clusterOf(Index sizeP, Index sizeQ, Index tileQ, int multiprocessors) {
+  if (sizeP <= kTileP || multiprocessors < 2) return 1;
+  const bool free = roundsOf(sizeP, sizeQ, tileQ, multiprocessors, 2) <= roundsOf(sizeP, sizeQ, tileQ, multiprocessors);
+  return free ? 2 : 1;
 }
 
 struct Launch {
@@ -172,15 +219,17 @@ struct Launch {
 template <typename T, int kTileQ, Finish kFinish>
 void launch(Launch& l, Context& context) {
   WgmmaArgs& a = l.args;
-  a.tilesP = ceilDiv(a.sizeP, kTileP);
   a.tilesQ = ceilDiv(a.sizeQ, kTileQ);
+  a.blocks = clusterOf(a.sizeP, a.sizeQ, kTileQ, context.multiprocessors());
+  a.heights = ceilDiv(a.sizeP, a.blocks * kTileP);
   const CUtensorMap mapP = boxesOf(l.codesP, a.sizeP, l.depth, l.strideP, kTileP);
-  const CUtensorMap mapQ = boxesOf(l.codesQ, a.sizeQ, l.depth, l.strideQ, kTileQ);
+  const CUtensorMap mapQ = boxesOf(l.codesQ, a.sizeQ, l.depth, l.strideQ, kTileQ / a.blocks);
   const auto kernel = wgmmaKernel<T, kTileQ, kFinish>;
   constexpr int kBytes = sizeof(SharedMemory<kTileQ>) + 1024;  // to start at a multiple of 1024
   static_assert(kBytes <= 227 * 1024, "a block of sm_90 has 227 KB");
-  const unsigned blocks = static_cast<unsigned>(std::min<Index>(a.tilesP * a.tilesQ, context.multiprocessors()));
-  const LaunchShape shape{blocks, kThreads, kBytes};
+  const Index clusters = std::min(a.heights * a.tilesQ, Index{context.multiprocessors() / a.blocks});
+  const LaunchShape shape{static_cast<unsigned>(clusters * a.blocks), kThreads, kBytes,
+                          static_cast<unsigned>(a.blocks)};
   if (l.early) return launchEarly("int8.wgmma", kernel, shape, context, mapP, mapQ, a);
   internal::launch("int8.wgmma", kernel, shape, context, mapP, mapQ, a);
 }
@@ -206,7 +255,7 @@ void launch(Launch& l, Context& context) {
                            static_cast<Index>(sizeof(T)));
   if (l.args.sideP.packed) finish = Finish::kPacked;
   // A tile of 256 columns takes twice as long as one of 128, less some traffic. Its sums leave no registers for
-  // multiplying more: with packed outliers it took 89 us for 2048 rows of X at 4096×4096, a narrow one 80.
+  // multiplying more: with packed outliers the compiler spills a kilobyte a thread.
   const int sms = context.multiprocessors();
   const Index wide = 2 * roundsOf(l.args.sizeP, l.args.sizeQ, 256, sms);
   const Index narrow = roundsOf(l.args.sizeP, l.args.sizeQ, 128, sms);
@@ -218,7 +267,7 @@ void launch(Launch& l, Context& context) {
 /** Y's columns are contiguous: p runs over them, and over rows of W. */
 bool transposes(const DeviceDecomposedProduct& p) { return p.y.rowStride == 1 && p.y.colStride != 1; }
 
-constexpr Index kPackedRows = 128;  // a tile's
+constexpr Index kPackedRows = 256;  // of a tile, or of two that share Q
 
 void run(const DeviceDecomposedProduct& p, const GatheredOutliers& gathered, const PackedOutliers& packed, bool early,
          Context& context) {

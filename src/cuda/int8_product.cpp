@@ -164,7 +164,8 @@ struct QuantizedTokens {
   QuantizedTokens(const QuantizedProduct& p, Scratch& scratch, Context& context)
       : codes(newCodes(p.x, scratch)), product(decomposed(p)) {
     float* const stats = scratch.array<float>(p.x.rows);
-    if (p.w.outlierThreshold > 0) marks = scratch.array<std::uint32_t>(ceilDiv(p.x.cols, 32));
+    if (p.w.outlierThreshold > 0)
+      marks = scratch.array<std::uint32_t>(markChunks(p.x.rows) * markWords(p.x.cols));
     quantizeInt8Tokens(p.x, p.w.outlierThreshold, codes, stats, marks, context);
     product.activations = {codes.data, codes.stride, stats, nullptr, nullptr};
   }

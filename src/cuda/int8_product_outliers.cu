@@ -61,7 +61,7 @@ __device__ __forceinline__ int listColumns(const PackArgs& a, int (&first)[kMost
     return all;
   }
   if (thread < 32) {
-    const int all = listMarked(a.marks, a.p.w.cols, [&](int o, int k) {
+    const int all = listMarked(a.marks, markChunks(a.p.x.rows), a.p.w.cols, [&](int o, int k) {
       a.columns[o] = k;
       if (o < kMostPacked) first[o] = k;
     });

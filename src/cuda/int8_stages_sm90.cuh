@@ -41,11 +41,11 @@ __device__ __forceinline__ std::uint64_t wgmmaOperand(std::uint32_t address) {
 }
 
 /** The sums of \a steps stages, by a warpgroup. A stage goes back one step late, when the products that read it are
- * known to be over. \tparam Shared  has stages, full and empty */
-template <int kStages, int kSums, typename Shared>
+ * known to be over. \tparam Shared  has stages and full  \param handBack  called with a stage, by a thread of each warp
+ */
+template <int kStages, int kSums, typename Shared, typename HandBack>
 __device__ __forceinline__ void multiplyStages(Shared& shared, int steps, int warpgroup, Ring<kStages>& ring,
-                                               int (&sums)[kSums]) {
-  const bool speaksForWarp = threadIdx.x % 32 == 0;
+                                               int (&sums)[kSums], HandBack&& handBack) {
   int previous = 0;
   for (int step = 0; step < steps; ++step, ring.advance()) {
     ptx::wait(ptx::sharedAddress(&shared.full[ring.stage]), ring.parity);
@@ -58,11 +58,11 @@ __device__ __forceinline__ void multiplyStages(Shared& shared, int steps, int wa
       ptx::wgmmaS8(sums, operandA + 2 * j, operandB + 2 * j, step > 0 || j > 0);
     ptx::wgmmaCommit();
     ptx::wgmmaWait<1>();
-    if (step > 0 && speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
+    if (step > 0) handBack(previous);
     previous = ring.stage;
   }
   ptx::wgmmaWait<0>();
-  if (speaksForWarp) ptx::arrive(ptx::sharedAddress(&shared.empty[previous]));
+  handBack(previous);
 }
 
 /** Codes in boxes of \a boxRows rows and kTileK columns. */

@@ -13,15 +13,17 @@
 //          for. k is shared so that all blocks find room at once (clusterOf()). Measured with 16 tokens at 4096×4096:
 //          10 us, of which some 3 wait for the quantiser and 4 read W; at 28672×8192 61 us, 83 % of the limit.
 // Outliers The quantiser leaves codes in their columns: these products are taken off again, exactly, and replaced by
-//          floats, fmaf by fmaf in ascending order. Three warps read what that takes while the others multiply: a
-//          sector of W for each code, which is what outliers cost here: 7 us of 68 at 28672×8192 with ten of them.
+//          floats, fmaf by fmaf in ascending order. Three warps see to what that takes while the others multiply: of W,
+//          they take the codes from the stages. Measured at 28672×8192 with ten outliers and 1, 16 and 32 rows: 62.4,
+//          66.4 and 70.1 us, where 59.9, 60.4 and 62.2 go without; read from memory, they took 67.5 us and more.
 // Needs    sm_90a, m ≤ 64, k ≤ 2¹⁷, rows of W at 16-byte boundaries (the copy engine). It fills what it copies from
 //          beyond the matrix with zeros.
 #include <algorithm>
 #include <cassert>
 #include <limits>
 
-#include "int8_stream_sm90.cuh"
+#include "int8_stream_finish.cuh"
+#include "int8_stream_help.cuh"
 #include "op_launch.cuh"
 
 namespace EigenQ {
@@ -60,13 +62,15 @@ __device__ __forceinline__ void produce(const CUtensorMap& mapW, const CUtensorM
 
 /** A warpgroup that multiplies and leaves its sums for all to read. */
 template <int kTokens>
-__device__ __forceinline__ void consume(const Task& task, SharedMemory<kTokens>& shared) {
+__device__ __forceinline__ void consume(const Task& task, bool watched, SharedMemory<kTokens>& shared) {
   const int thread = static_cast<int>(threadIdx.x), warpgroup = thread / kGroup;
   const int g = thread % 32 / 4, c = thread % 4, row = thread / 32 * 16 + g;
   Ring<Tiling<kTokens>::kStages> ring;
   int sums[kTokens / 2];
-  multiplyStages(shared, task.steps, warpgroup, ring, sums);
-  ptx::syncThreads(kConsumersBarrier, kConsumers);  // the stages have been used by both
+  multiplyStages(shared, task.steps, warpgroup, ring, sums, [&](int stage) {
+    if (thread % 32 == 0) ptx::arrive(ptx::sharedAddress(&shared.empty[stage]));
+  });
+  ptx::syncThreads(kConsumersBarrier, kConsumers + (watched ? 32 : 0));  // the stages have been used by all
   auto& to = shared.exchange().sums;
 #pragma unroll
   for (int i = 0; i < kTokens / 8; ++i) {
@@ -87,12 +91,16 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (threadIdx.x == 0) {
     for (int s = 0; s < Tiling<kTokens>::kStages; ++s) {
       ptx::initBarrier(ptx::sharedAddress(&shared.full[s]), 1);
-      ptx::initBarrier(ptx::sharedAddress(&shared.empty[s]), kConsumers / 32);
+      ptx::initBarrier(ptx::sharedAddress(&shared.empty[s]), kConsumers / 32 + (hasOutliers(a) ? 1 : 0));
     }
     shared.outliers.count = 0;
     ptx::fenceBarrierInit();
   }
-  __syncthreads();
+  if (hasOutliers(a)) {
+    ptx::syncCluster();  // blocks store to one another's memory
+  } else {
+    __syncthreads();
+  }
   ptx::allowNextKernel();
   // Registers: 80 a thread at the start; 128·48 + 256·96 fit in half of 65536.
   if (threadIdx.x >= kConsumers) {
@@ -100,7 +108,6 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (threadIdx.x == kConsumers) {
       produce<kTokens>(mapW, mapX, task, shared);
     } else if (threadIdx.x >= kThreads - kHelpers) {
-      ptx::waitForLastKernel();
       help(a, task, shared);
     }
     __syncwarp();
@@ -108,7 +115,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   } else {
     ptx::takeRegisters<96>();
     ptx::waitForLastKernel();
-    consume<kTokens>(task, shared);
+    consume<kTokens>(task, hasOutliers(a), shared);
     ptx::syncCluster();  // the sums of all shares are there, and the outliers
     finish<kTokens>(a, task, shared);
   }

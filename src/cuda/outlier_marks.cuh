@@ -1,43 +1,49 @@
 // SPDX-License-Identifier: MPL-2.0
-// Outlier columns as the quantiser of tokens marks them: a bit a column, 32 a word, the lowest first.
+// Outlier columns as the quantiser of tokens marks them: a bit a column, 32 a word, the lowest first; once for each
+// chunk of rows, as chunks are marked side by side and nothing is cleared before.
 #ifndef EIGENQ_CUDA_OUTLIER_MARKS_CUH
 #define EIGENQ_CUDA_OUTLIER_MARKS_CUH
 
-#include <eigen_q/src/Views.h>
-
-#include <cstdint>
+#include "quantizers.h"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
 
-/** Calls put(number, column) for every marked column, numbers in ascending order of columns, by the lanes of a warp.
- * \returns how many there are */
+/** Calls put(number, column) for every column that is marked in any of the chunks, numbers in ascending order of
+ * columns, by the lanes of a warp: a lane takes neighbouring words. \returns how many there are */
 template <typename Put>
-__device__ __forceinline__ int listMarked(const std::uint32_t* marks, Index cols, Put&& put) {
-  constexpr int kAtOnce = 8;  // words whose loads are under way together
-  const int lane = static_cast<int>(threadIdx.x % 32), words = static_cast<int>((cols + 31) / 32);
+__device__ __forceinline__ int listMarked(const std::uint32_t* marks, Index chunks, Index cols, Put&& put) {
+  constexpr int kWords = 8;  // of a lane
+  const int lane = static_cast<int>(threadIdx.x % 32), words = static_cast<int>(markWords(cols));
   int listed = 0;
-  for (int begin = 0; begin < words; begin += 32 * kAtOnce) {
-    std::uint32_t held[kAtOnce];
+  for (int begin = 0; begin < words; begin += 32 * kWords) {
+    const int first = begin + lane * kWords;
+    std::uint32_t held[kWords] = {};
+#pragma unroll 8
+    for (Index chunk = 0; chunk < chunks; ++chunk) {
+      const uint4* const from = reinterpret_cast<const uint4*>(marks + chunk * words + min(first, words - kWords));
+      const uint4 low = from[0], high = from[1];
+      const std::uint32_t part[kWords] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-    for (int u = 0; u < kAtOnce; ++u) {
-      const int word = begin + u * 32 + lane;
-      held[u] = word < words ? marks[word] : 0;
+      for (int u = 0; u < kWords; ++u) held[u] |= first < words ? part[u] : 0;
     }
+    int mine = 0;
 #pragma unroll
-    for (int u = 0; u < kAtOnce; ++u) {
-      if (!__any_sync(0xffffffffu, held[u] != 0)) continue;
-      const int mine = __popc(held[u]);
-      int end = mine;  // of this lane's columns, by a scan over the lanes
-      for (int distance = 1; distance < 32; distance *= 2) {
-        const int before = __shfl_up_sync(0xffffffffu, end, distance);
-        if (lane >= distance) end += before;
-      }
-      int number = listed + end - mine;
+    for (int u = 0; u < kWords; ++u) mine += __popc(held[u]);
+    int end = mine;  // of this lane's columns, by a scan over the lanes
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int before = __shfl_up_sync(0xffffffffu, end, distance);
+      if (lane >= distance) end += before;
+    }
+    int number = listed + end - mine;
+    listed += __shfl_sync(0xffffffffu, end, 31);
+    if (mine == 0) continue;
+#pragma unroll
+    for (int u = 0; u < kWords; ++u) {
       for (std::uint32_t mask = held[u]; mask; mask &= mask - 1)
-        put(number++, (begin + u * 32 + lane) * 32 + __ffs(static_cast<int>(mask)) - 1);
-      listed += __shfl_sync(0xffffffffu, end, 31);
+        put(number++, (first + u) * 32 + __ffs(static_cast<int>(mask)) - 1);
     }
   }
   return listed;

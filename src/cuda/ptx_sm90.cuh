@@ -31,6 +31,16 @@ __device__ __forceinline__ void arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+/** Arrives at the barrier that lies at this address in block \a rank of the cluster. */
+__device__ __forceinline__ void arriveAtBlock(std::uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n.reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+
 /** Arrives, and has the phase last until \a bytes more have been copied. */
 __device__ __forceinline__ void arriveExpecting(std::uint32_t barrier, std::uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -56,6 +66,16 @@ __device__ __forceinline__ void copyBox(std::uint32_t to, const CUtensorMap* map
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
           to),
       "l"(map), "r"(x), "r"(y), "r"(barrier)
+      : "memory");
+}
+
+/** The same to every block of the cluster whose bit is set in \a blocks: to the same place and barrier in each. */
+__device__ __forceinline__ void copyBoxToBlocks(std::uint32_t to, const CUtensorMap* map, int x, int y,
+                                                std::uint32_t barrier, std::uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+      "%3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(blocks)
       : "memory");
 }
 
@@ -98,6 +118,11 @@ __device__ __forceinline__ void syncThreads(int barrier, int threads) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+/** Arrives there without waiting. */
+__device__ __forceinline__ void arriveThreads(int barrier, int threads) {
+  asm volatile("barrier.cta.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 /** From here on the next kernel of the stream may be launched, if it was told to wait for this one by itself. */
 __device__ __forceinline__ void allowNextKernel() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 /** What the last kernel of the stream wrote is visible behind this. */
@@ -125,6 +150,16 @@ __device__ __forceinline__ int4 loadFromBlock(std::uint32_t address, int rank) {
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "r"(address), "r"(rank));
   return v;
+}
+
+/** A byte to the shared memory of block \a rank. \a address  as above */
+__device__ __forceinline__ void storeToBlock(std::uint32_t address, int rank, std::int8_t value) {
+  asm volatile(
+      "{\n.reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "st.shared::cluster.s8 [there], %2;\n}" ::"r"(address),
+      "r"(rank), "h"(static_cast<std::int16_t>(value))
+      : "memory");
 }
 
 template <int kRegisters>

@@ -68,9 +68,23 @@ struct Int8Codes {
 void quantizeInt8Rows(const ConstDenseView& a, float threshold, bool markNaN, const Int8Codes& codes, float* rowAbsmax,
                       const DeviceOutliers& outliers, Context& context);
 
+/** Marks of outlier columns: a bit a column, 32 a word, the lowest first, once for each chunk of rows. A column is an
+ * outlier where any chunk has its bit. */
+constexpr Index kMostMarkChunks = 16;
+
+/** Of so many rows in all. */
+EIGENQ_HOST_DEVICE constexpr Index markChunkRows(Index rows) {
+  return rows <= 64 ? 64 : (rows + 32 * kMostMarkChunks - 1) / (32 * kMostMarkChunks) * 32;
+}
+EIGENQ_HOST_DEVICE constexpr Index markChunks(Index rows) {
+  return (rows + markChunkRows(rows) - 1) / markChunkRows(rows);
+}
+/** Zeros stand behind the last column. */
+EIGENQ_HOST_DEVICE constexpr Index markWords(Index cols) { return (cols + 255) / 256 * 8; }
+
 /** quantizeInt8Rows in one launch, for a product that follows at once and may read all but its results before it joins
  * the stream: NaN are marked, outlier columns are marked but not listed, and whatever code is in them stays. Rows are
- * contiguous. \param outlierMarks  a bit a column, 32 a word, the lowest first; not touched where threshold = 0 */
+ * contiguous. \param outlierMarks  markChunks(rows) times markWords(cols) words; not touched where threshold = 0 */
 void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
                         std::uint32_t* outlierMarks, Context& context);
 
