@@ -14,9 +14,8 @@
 //          4096² take 10 us at 4.3 TB/s.
 // Work     instructions a value: 1 to unpack, 1 for absmax, ~1.5 for reductions and reciprocals, and the encoder's.
 // Shape    persistent blocks, since an encoder may fill tables. A thread asks for its next four vectors, 64 B, before
-// it
-//          encodes these. Tiles that lie within the run go a way of their own without any check: with checks everywhere
-//          NF4 took 16 instructions a value, and 210 us for 28672×8192 in bfloat16 instead of 152.
+//          it encodes these. Tiles that lie within the run go a way of their own without any check: with checks
+//          everywhere NF4 took 16 instructions a value, and 210 us for 28672×8192 in bfloat16 instead of 152.
 // Needs    16-byte-aligned values and codes as aligned as their stores; else both go one by one.
 #ifndef EIGENQ_CUDA_QUANTIZE_BLOCKS_CUH
 #define EIGENQ_CUDA_QUANTIZE_BLOCKS_CUH
