@@ -244,9 +244,7 @@ struct FloatProductKernels {
     const Matrix w{static_cast<const Storage*>(p.w.data), p.w.rowStride, p.w.colStride};
     RowMatrix x{static_cast<const float*>(p.x.data), p.x.rowStride, p.x.colStride};
     const ResultMatrix y{static_cast<float*>(p.y.data), p.y.rowStride};
-    if (m <= kFewRows && (w.outputStride == 1 || (w.depthStride == 1 && x.depthStride == 1))) {
-      return runFewRows(m, n, depth, x, w, p.alpha, !p.accumulate, y);
-    }
+    if (hasFewRows(m, x, w)) return runFewRows(m, n, depth, x, w, p.alpha, !p.accumulate, y);
     if (collides(x, depth, n)) x = packed(p.x);
     const Index threads = work < kWorthThreads ? 1 : Index(maxThreads());
     // Two tasks a thread: whole panels, and whole tiles of rows where panels are too few. No share is larger than what
@@ -270,18 +268,34 @@ struct FloatProductKernels {
                          ResultMatrix y) {
     constexpr Index kOutputs = 512;  // of a task
     forEachTask(ceilDiv(n, kOutputs), m * n * depth, [&](Index task) {
-      const Index output = task * kOutputs, outputs = least(kOutputs, n - output);
+      const Index output = task * kOutputs;
       const Matrix from{w.data + output * w.outputStride, w.depthStride, w.outputStride};
-      for (Index r = 0; r < m; ++r) {
-        const float* row = x.data + r * x.rowStride;
-        float* to = y.data + r * y.stride + output;
-        if (w.outputStride == 1) {
-          addRows(outputs, depth, row, x.depthStride, from, alpha, assign, to);
-        } else {
-          dotColumns(outputs, depth, row, from, alpha, assign, to);
-        }
-      }
+      multiplyFewRows(m, least(kOutputs, n - output), depth, x, from, alpha, assign, {y.data + output, y.stride});
     });
+  }
+
+  /** Whether multiplyFewRows() is meant for a product. */
+  static bool hasFewRows(Index m, const RowMatrix& x, const Matrix& w) {
+    return m <= kFewRows && (w.outputStride == 1 || (w.depthStride == 1 && x.depthStride == 1));
+  }
+  static void multiplyFewRows(Index m, Index n, Index depth, const RowMatrix& x, const Matrix& w, float alpha,
+                              bool assign, ResultMatrix y) {
+    for (Index r = 0; r < m; ++r) {
+      const float* row = x.data + r * x.rowStride;
+      float* to = y.data + r * y.stride;
+      if (w.outputStride == 1) {
+        addRows(n, depth, row, x.depthStride, w, alpha, assign, to);
+      } else {
+        dotColumns(n, depth, row, w, alpha, assign, to);
+      }
+    }
+  }
+
+  /** Any number of rows, by one thread. */
+  static void multiplyRows(Index m, Index n, Index depth, const RowMatrix& x, const Matrix& w, float alpha, bool assign,
+                           ResultMatrix y) {
+    if (hasFewRows(m, x, w)) return multiplyFewRows(m, n, depth, x, w, alpha, assign, y);
+    multiply(m, tileRowsOf(m), n, depth, x, w, alpha, assign, y);
   }
 
   /** Whether the rows of a tile fall into one set of the first-level cache, which 12 of them overflow. */

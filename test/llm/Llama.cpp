@@ -108,6 +108,22 @@ llm::LoadOptions format(llm::WeightFormat f) {
   return options;
 }
 
+/** Weights that a type of 16 bits holds. */
+template <typename Narrow>
+class NarrowWeights : public test::TinyWeights {
+ public:
+  using TinyWeights::TinyWeights;
+  Eigen::MatrixXf embedding(const std::string& name, Index hidden, Index vocabulary) override {
+    return rounded(TinyWeights::embedding(name, hidden, vocabulary));
+  }
+  llm::HostWeight projection(const std::string& module, Index out, Index in) override {
+    return rounded(std::get<Eigen::MatrixXf>(TinyWeights::projection(module, out, in)));
+  }
+
+ private:
+  static Eigen::MatrixXf rounded(const Eigen::MatrixXf& m) { return m.template cast<Narrow>().template cast<float>(); }
+};
+
 void attachAdapters(Model& model, double dropout = 0) {
   std::mt19937_64 random(3);
   std::normal_distribution<float> draw(0, 0.2f);
@@ -157,6 +173,38 @@ BOOST_AUTO_TEST_CASE(quantisedWeightsCountAsTheirDecodedValues) {
   Model llmInt8 = test::tinyModel(llm::LlamaFamily::kQwen2, 1, format(llm::WeightFormat::kLlmInt8));
   const double found = gap(llmInt8);
   BOOST_TEST((found > 1e-4 && found < 0.2));
+}
+
+template <typename Narrow>
+void checkNarrowWeights(llm::LlamaFamily family, ScalarType scalar) {
+  NarrowWeights<Narrow> weights(test::tinyConfig(family), 1, {});
+  Model model(weights);
+  model.forEachLinear([&](llm::Linear<float>& linear) {
+    BOOST_TEST_REQUIRE(linear.denseWeight()->narrow() != nullptr);
+    BOOST_TEST((linear.denseWeight()->narrow()->scalar() == scalar));
+    BOOST_TEST(linear.denseWeight()->sizeInBytes() == 2 * linear.rows() * linear.cols());
+  });
+  BOOST_TEST_REQUIRE(model.embedding().narrow() != nullptr);
+  BOOST_TEST(gap(model) < 1e-5);
+  attachAdapters(model);
+  BOOST_TEST(gap(model) < 1e-5);
+
+  // The same step with all weights in float: made trainable, and so widened.
+  const std::vector<Eigen::MatrixXf> narrow = step(model, {});
+  model.forEachDense([](llm::DenseWeight<float>& dense) { dense.setTrainable(true); });
+  BOOST_TEST(model.embedding().narrow() == nullptr);
+  const std::vector<Eigen::MatrixXf> wide = step(model, {});
+  BOOST_TEST(std::abs(narrow[0](0, 0) - wide[0](0, 0)) < 1e-5f);
+  for (std::size_t i = 1; i <= 4; ++i)  // the adapters come last
+    BOOST_TEST((narrow[narrow.size() - i] - wide[wide.size() - i]).cwiseAbs().maxCoeff() < 1e-4f);
+  model.forEachDense([](llm::DenseWeight<float>& dense) { dense.setTrainable(false); });
+  BOOST_TEST(model.embedding().narrow() != nullptr);
+}
+
+BOOST_AUTO_TEST_CASE(weightsThatFit16BitsTakeNoMore) {
+  checkNarrowWeights<Eigen::bfloat16>(llm::LlamaFamily::kLlama, ScalarType::kBFloat16);  // a tied head
+  checkNarrowWeights<Eigen::half>(llm::LlamaFamily::kQwen2, ScalarType::kHalf);
+  BOOST_TEST(test::tinyModel(llm::LlamaFamily::kLlama).embedding().narrow() == nullptr);
 }
 
 BOOST_AUTO_TEST_CASE(lossIsTheMeanOverCountedTargets) {

@@ -44,18 +44,12 @@ struct FloatProductOf<
   static float factor(const Xpr& xpr) { return xpr.lhs().functor().m_other; }
 };
 
-/** y = or += factor·a·b; y's columns are contiguous, and none of it is a's or b's. */
-template <typename A, typename B>
-void multiplyFloats(Eigen::Map<Eigen::MatrixXf> y, const A& a, const B& b, float factor, bool accumulate) {
-  using EigenQ::internal::FloatProduct;
-  using EigenQ::internal::viewOf;
-  FloatProduct p;  // of the transposed: rows of y are contiguous there
-  p.x = viewOf(b).transpose();
-  p.w = viewOf(a).transpose();
-  p.y = EigenQ::internal::mutableViewOf(y).transpose();
-  p.alpha = factor;
-  p.accumulate = accumulate;
-  EigenQ::internal::floatKernels().multiply(p);
+/** y = or += factor·a·b, a in float, half or bfloat16, b in float; none of y is a's or b's. */
+inline void multiplyFloats(Eigen::Map<Eigen::MatrixXf> y, const EigenQ::internal::ConstDenseView& a,
+                           const EigenQ::internal::ConstDenseView& b, float factor, bool accumulate) {
+  // Of the transposed: rows of y are contiguous there.
+  EigenQ::internal::floatKernels().multiply(
+      {b.transpose(), a.transpose(), EigenQ::internal::mutableViewOf(y).transpose(), factor, accumulate});
 }
 
 }  // namespace internal

@@ -147,7 +147,8 @@ struct Host {
     static void store(Eigen::Map<Eigen::MatrixX<Scalar>> y, const Xpr& xpr, bool accumulate) {
       using Product = internal::FloatProductOf<Xpr>;
       if constexpr (Product::value)
-        internal::multiplyFloats(y, Product::product(xpr).lhs(), Product::product(xpr).rhs(), Product::factor(xpr),
+        internal::multiplyFloats(y, EigenQ::internal::viewOf(Product::product(xpr).lhs()),
+                                 EigenQ::internal::viewOf(Product::product(xpr).rhs()), Product::factor(xpr),
                                  accumulate);
       else if (accumulate)
         y.noalias() += internal::asMatrix(xpr);

@@ -94,9 +94,11 @@ class Linear {
     return std::visit(
         [&](auto& w) {
           using W = std::decay_t<decltype(w)>;
-          if constexpr (std::is_same_v<W, Dense>)
+          if constexpr (std::is_same_v<W, Dense>) {
+            if constexpr (Dense::kNarrows)
+              if (const ad::NarrowMatrix* const narrow = w.narrow()) return f(narrow->operand());
             return f(w.on(tape));
-          else if constexpr (std::is_same_v<W, LlmInt8Weight<Int8>>)
+          } else if constexpr (std::is_same_v<W, LlmInt8Weight<Int8>>)
             return f(w.codes.withThreshold(w.threshold));
           else
             return f(w);

@@ -104,6 +104,11 @@ class Llama {
     Var x, update;
   };
 
+  template <typename Tokens>
+  Var embedded(Tape& tape, const Tokens& tokens);
+  /** \returns f(the embedding, transposed, as linear() takes it). */
+  template <typename F>
+  Var withTiedHead(Tape& tape, const F& f);
   template <typename Tokens, typename Attend>
   Var run(Tape& tape, const Tokens& tokens, const Attend& attend, const ForwardOptions& options);
   template <typename Attend>

@@ -75,7 +75,7 @@ template <typename Scalar, typename Place>
 template <typename Tokens, typename Attend>
 auto Llama<Scalar, Place>::run(Tape& tape, const Tokens& tokens, const Attend& attend, const ForwardOptions& options)
     -> Var {
-  Stream stream{ad::embedding(tape, m_embedding.on(tape), tokens), {}};
+  Stream stream{embedded(tape, tokens), {}};
   for (Layer& layer : m_layers) {
     const Index i = &layer - m_layers.data();
     if (!options.checkpointLayers) {
@@ -89,6 +89,22 @@ auto Llama<Scalar, Place>::run(Tape& tape, const Tokens& tokens, const Attend& a
     stream = {ad::checkpoint(tape, whole, stream.x), {}};
   }
   return normed(stream, m_norm).second;
+}
+
+template <typename Scalar, typename Place>
+template <typename Tokens>
+auto Llama<Scalar, Place>::embedded(Tape& tape, const Tokens& tokens) -> Var {
+  if constexpr (Dense::kNarrows)
+    if (const ad::NarrowMatrix* const narrow = m_embedding.narrow()) return ad::embedding(tape, *narrow, tokens);
+  return ad::embedding(tape, m_embedding.on(tape), tokens);
+}
+
+template <typename Scalar, typename Place>
+template <typename F>
+auto Llama<Scalar, Place>::withTiedHead(Tape& tape, const F& f) -> Var {
+  if constexpr (Dense::kNarrows)
+    if (const ad::NarrowMatrix* const narrow = m_embedding.narrow()) return f(narrow->operand().transpose());
+  return f(internal::TiedHead<Scalar, Place>{m_embedding.on(tape)});
 }
 
 template <typename Scalar, typename Place>
@@ -116,7 +132,8 @@ auto Llama<Scalar, Place>::features(Tape& tape, const Integers& tokens, Cache& c
 template <typename Scalar, typename Place>
 auto Llama<Scalar, Place>::logits(const Var& features) -> Var {
   if (m_head) return (*m_head)(features);
-  return ad::linear(internal::TiedHead<Scalar, Place>{m_embedding.on(features.tape())}, features);
+  return withTiedHead(features.tape(),
+                      [&](auto&& head) { return ad::linear(std::forward<decltype(head)>(head), features); });
 }
 
 template <typename Scalar, typename Place>
@@ -126,8 +143,9 @@ auto Llama<Scalar, Place>::loss(Tape& tape, const Batch& batch, ad::Reduction re
   // The scores of all tokens are the largest matrix of a step: in chunks, where no gradient needs them in another form.
   if (m_head && !m_head->adapter()) return m_head->loss(h, batch.targets, kIgnoredTarget, reduction);
   if (!m_head && !m_embedding.trainable())
-    return linearCrossEntropy(internal::TiedHead<Scalar, Place>{m_embedding.on(tape)}, h, batch.targets, kIgnoredTarget,
-                              reduction);
+    return withTiedHead(tape, [&](auto&& head) {
+      return linearCrossEntropy(std::forward<decltype(head)>(head), h, batch.targets, kIgnoredTarget, reduction);
+    });
   return crossEntropy(logits(h), batch.targets, kIgnoredTarget, reduction);
 }
 

@@ -45,7 +45,8 @@ struct QuantizedIn<ad::Host> {
 };
 }  // namespace internal
 
-/** A dense matrix of a model: rounded to the tape's scalar while it is frozen, in float while it trains. */
+/** A dense matrix of a model: rounded to the tape's scalar while it is frozen, in float while it trains. On the host a
+ * frozen matrix whose values all fit 16 bits is kept in 16. */
 template <typename Scalar_, typename Place_ = ad::Host>
 class DenseWeight {
  public:
@@ -54,20 +55,30 @@ class DenseWeight {
   using Frozen = ad::Parameter<Scalar, Place>;
   using Master = ad::Parameter<internal::MasterOf<Scalar>, Place>;
 
+  /** Whether narrow() may find something. */
+  static constexpr bool kNarrows = std::is_same_v<Scalar, float> && std::is_same_v<Place, ad::Host>;
+
   DenseWeight() = default;
   DenseWeight(const Eigen::Ref<const Eigen::MatrixXf>& value, const std::string& name, bool trainable = false) {
     set(value, name, trainable);
   }
 
-  Index rows() const { return trainable() ? m_master.rows() : m_frozen.rows(); }
-  Index cols() const { return trainable() ? m_master.cols() : m_frozen.cols(); }
+  Index rows() const { return m_narrow ? m_narrow.rows() : trainable() ? m_master.rows() : m_frozen.rows(); }
+  Index cols() const { return m_narrow ? m_narrow.cols() : trainable() ? m_master.cols() : m_frozen.cols(); }
   const std::string& name() const { return trainable() ? m_master.name() : m_frozen.name(); }
   Index sizeInBytes() const {
+    if (m_narrow) return m_narrow.sizeInBytes();
     return rows() * cols() * Index(trainable() ? sizeof(typename Master::Scalar) : sizeof(Scalar));
   }
 
-  /** The value on a tape, with a gradient while it trains. */
+  /** The value in 16 bits, or null where it is not. */
+  const ad::NarrowMatrix* narrow() const { return m_narrow ? &m_narrow : nullptr; }
+
+  /** The value on a tape, with a gradient while it trains. A narrow() one is copied there: better to multiply with
+   * that itself. */
   ad::Var<Scalar, Place> on(ad::Tape<Scalar, Place>& tape) {
+    if constexpr (kNarrows)
+      if (m_narrow) return tape.constant(m_narrow.toFloat());
     return trainable() ? tape.parameter(m_master) : tape.parameter(m_frozen);
   }
 
@@ -83,6 +94,7 @@ class DenseWeight {
 
   /** From a device it waits for the current context. */
   Eigen::MatrixXf toHost() const {
+    if (m_narrow) return m_narrow.toFloat();
     if (m_trainable) return Place::toHost(m_master.value()).template cast<float>();
     return Place::toHost(m_frozen.value()).template cast<float>();
   }
@@ -91,17 +103,24 @@ class DenseWeight {
   void set(const Eigen::Ref<const Eigen::MatrixXf>& value, const std::string& name, bool trainable) {
     Frozen frozen;
     Master master;
+    ad::NarrowMatrix narrow;
+    // Vectors, norms and biases, are read as they are.
+    if (kNarrows && !trainable && value.rows() > 1 && value.cols() > 1) narrow = ad::NarrowMatrix(value);
     if (trainable)
       master = Master(value.template cast<typename Master::Scalar>(), name);
+    else if (narrow)
+      frozen = Frozen(Eigen::MatrixX<Scalar>(), name, /*requiresGrad=*/false);
     else
       frozen = Frozen(value.template cast<Scalar>(), name, /*requiresGrad=*/false);
     m_frozen = std::move(frozen);
     m_master = std::move(master);
+    m_narrow = std::move(narrow);
     m_trainable = trainable;
   }
 
   Frozen m_frozen;
   Master m_master;
+  ad::NarrowMatrix m_narrow;
   bool m_trainable = false;
 };
 
