@@ -64,13 +64,18 @@ struct Int8Panels {
   struct StoredPanel {
     const std::int8_t* codes;
     Index stride, depth;
-    bool last = false;  // visit to these columns
+    Index visit, visits;  // of blocks of A to these columns
 
-    /** Few rows take more columns: a tile of few sums would wait for each. */
-    static constexpr int tileCols(int rows) { return rows <= 2 ? 4 * Isa::kTileCols / rows / 2 : Isa::kTileCols; }
+    /** A row by itself takes column after column, one stream from memory: 4096×4096 codes take 0.50 ms in place of 0.67
+     * by eight columns at a time (VNNI). */
+    static constexpr int tileCols(int rows) {
+      return rows == 1 ? 1 : rows <= Isa::kBlockRows ? Isa::kTileCols : Isa::kTileCols / 2;
+    }
+    /** Each visit fetches its share of what comes next: the tiles that follow, or those of the next panel. */
     template <int C>
     StoredB<C> tile(Index col) const {
-      return {codes + col * stride, stride, depth, last ? C * stride : 0};
+      const Index ahead = visits == 1 ? C : col / C % visits == visit ? Isa::kPanelCols : 0;
+      return {codes + col * stride, stride, depth, ahead * stride};
     }
   };
 

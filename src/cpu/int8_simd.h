@@ -14,7 +14,8 @@
 //   sdot      is signed by signed, and vmull_s8 fits 16 bits by itself.
 //
 // Code is what A is prepared as, and B where it is copied into a panel; kStep of them are a Vec. Tiles are up to
-// kBlockRows rows by kTileCols columns: their sums, the vectors of the columns and what a row takes fit the registers.
+// kBlockRows rows by kTileCols columns: their sums, the vectors of the columns and what a row takes fit the registers. Up
+// to kStreamRows rows are one block where they are all there is, with a column less if need be.
 // kDepth codes of a block of rows and of kPanelCols columns fit a first-level cache of 32 KiB.
 #ifndef EIGENQ_CPU_INT8_SIMD_H
 #define EIGENQ_CPU_INT8_SIMD_H
@@ -89,7 +90,7 @@ struct Int8Sums512 {
 struct Int8Avx512Vnni : Int8Sums512 {
   using Code = std::int8_t;
   using Vec = __m512i;
-  static constexpr int kStep = 64, kBlockRows = 6, kTileCols = 4, kPanelCols = 8, kDepth = 2048;
+  static constexpr int kStep = 64, kBlockRows = 6, kStreamRows = 8, kTileCols = 4, kPanelCols = 8, kDepth = 2048;
   static constexpr Int8Correction kCorrection = Int8Correction::kOffset;
 
   static Vec loadA(const Code* codes) { return _mm512_loadu_si512(codes); }
@@ -105,7 +106,7 @@ struct Int8Avx512Vnni : Int8Sums512 {
 struct Int8Avx512 : Int8Sums512 {
   using Code = std::int16_t;
   using Vec = __m512i;
-  static constexpr int kStep = 32, kBlockRows = 6, kTileCols = 4, kPanelCols = 8, kDepth = 1024;
+  static constexpr int kStep = 32, kBlockRows = 6, kStreamRows = 8, kTileCols = 4, kPanelCols = 8, kDepth = 1024;
   static constexpr Int8Correction kCorrection = Int8Correction::kNone;
 
   static Vec loadA(const Code* codes) { return _mm512_loadu_si512(codes); }
@@ -123,7 +124,7 @@ struct Int8Avx512 : Int8Sums512 {
 struct Int8AvxVnni : Int8Sums256 {
   using Code = std::int8_t;
   using Vec = __m256i;
-  static constexpr int kStep = 32, kBlockRows = 6, kTileCols = 2, kPanelCols = 8, kDepth = 2048;
+  static constexpr int kStep = 32, kBlockRows = 6, kStreamRows = 6, kTileCols = 2, kPanelCols = 8, kDepth = 2048;
   static constexpr Int8Correction kCorrection = Int8Correction::kOffset;
 
   static Vec loadA(const Code* codes) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)); }
@@ -140,7 +141,7 @@ struct Int8Avx2 : Int8Sums256 {
   struct Vec {
     __m256i first, second;
   };
-  static constexpr int kStep = 32, kBlockRows = 4, kTileCols = 2, kPanelCols = 8, kDepth = 1024;
+  static constexpr int kStep = 32, kBlockRows = 4, kStreamRows = 4, kTileCols = 2, kPanelCols = 8, kDepth = 1024;
   static constexpr Int8Correction kCorrection = Int8Correction::kPairs;
 
   using Int8Sums256::keep;
@@ -181,7 +182,7 @@ struct Int8SumsNeon {
   using Code = std::int8_t;
   using Vec = int8x16_t;
   using Sums = int32x4_t;
-  static constexpr int kStep = 16, kBlockRows = 6, kTileCols = 4, kPanelCols = 8, kDepth = 2048;
+  static constexpr int kStep = 16, kBlockRows = 6, kStreamRows = 6, kTileCols = 4, kPanelCols = 8, kDepth = 2048;
   static constexpr Int8Correction kCorrection = Int8Correction::kNone;
 
   static Sums zero() { return vdupq_n_s32(0); }
@@ -226,7 +227,7 @@ struct Int8Portable {
   struct Sums {
     std::int32_t lane[4];
   };
-  static constexpr int kStep = 8, kBlockRows = 4, kTileCols = 2, kPanelCols = 8, kDepth = 1024;
+  static constexpr int kStep = 8, kBlockRows = 4, kStreamRows = 4, kTileCols = 2, kPanelCols = 8, kDepth = 1024;
   static constexpr Int8Correction kCorrection = Int8Correction::kNone;
 
   static Sums zero() { return {{0, 0, 0, 0}}; }

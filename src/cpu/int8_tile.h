@@ -19,7 +19,6 @@ struct Int8Tiles {
   using Vec = typename Isa::Vec;
   using Sums = typename Isa::Sums;
   static constexpr int kStep = Isa::kStep;
-  static constexpr int kBlockRows = Isa::kBlockRows;
   static constexpr Index kTaskCols = Int8Layout<Isa>::kTaskCols;
 
   /** The sums of a tile. Indices are constants for the front end already, by expansion of packs: g++ 12 keeps an array
@@ -86,11 +85,11 @@ struct Int8Tiles {
     }
   }
 
-  /** Calls \a f(rows) with the constant that equals \a rows, in [kFewest, kBlockRows]. */
-  template <int kFewest, typename F>
+  /** Calls \a f(rows) with the constant that equals \a rows, in [kFewest, kMost]. */
+  template <int kFewest, int kMost, typename F>
   static void dispatchRows(Index rows, const F& f) {
-    if constexpr (kFewest < kBlockRows) {
-      if (rows != kFewest) return dispatchRows<kFewest + 1>(rows, f);
+    if constexpr (kFewest < kMost) {
+      if (rows != kFewest) return dispatchRows<kFewest + 1, kMost>(rows, f);
     }
     f(std::integral_constant<int, kFewest>());
   }
