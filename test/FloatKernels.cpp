@@ -75,8 +75,9 @@ void expectProduct(const FloatKernels& kernels, const A& a, const B& b) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(productsOfEveryLayout) {
-  const Index sizes[][3] = {{1, 1, 1},   {3, 0, 5},    {33, 17, 1},   {64, 40, 2},  {31, 33, 3},
-                            {65, 70, 4}, {32, 257, 5}, {100, 19, 13}, {7, 130, 25}, {40, 300, 70}};
+  const Index sizes[][3] = {{1, 1, 1},     {3, 0, 5},    {3, 0, 1},    {0, 4, 5},   {4, 5, 0},
+                            {33, 17, 1},   {64, 40, 2},  {31, 33, 3},  {65, 70, 4}, {32, 257, 5},
+                            {100, 19, 13}, {7, 130, 25}, {40, 300, 70}};
   forEachRow([&](const FloatKernels& kernels) {
     for (const auto& s : sizes) {
       const MatrixXf a = randomMatrix(s[0], s[1], 1), b = randomMatrix(s[1], s[2], 2);

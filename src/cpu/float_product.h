@@ -7,8 +7,7 @@
 //
 //          Sums of kDepth terms go to Y itself: no tile of results is copied. A panel of 16 KiB is multiplied by
 //          kSuperRows rows of X, so that filling it is noise, and X, read in place, comes from the second-level cache.
-//   gemv   Few rows of X, weights read once and as they are. Rows of W contiguous: each is added to Y, kAtOnce at a
-//   time
+//   gemv   Few rows of X, weights read once and as they are. Rows of W contiguous: each is added to Y, kAtOnce at once
 //          lest Y's own traffic rule. Columns contiguous: kAtOnce dot products side by side.
 //
 // Limit    gemm: that of FMA. gemv: that of reading W.
@@ -16,6 +15,8 @@
 // Everything here has internal linkage; see simd.h for the reason.
 #ifndef EIGENQ_CPU_FLOAT_PRODUCT_H
 #define EIGENQ_CPU_FLOAT_PRODUCT_H
+
+#include <algorithm>
 
 #include <eigen_q/src/FloatKernels.h>
 #include <eigen_q/src/ScalarConvert.h>
@@ -165,7 +166,7 @@ struct FloatProductKernels {
   static void multiply(Index m, Index tileRows, Index n, Index depth, const RowMatrix& x, const Matrix& w, float alpha,
                        bool assign, ResultMatrix y) {
     float* panel = scratch(Scratch::kPanel, kDepth * kPanel);
-    for (Index k = 0; k == 0 || k < depth; k += kDepth, assign = false) {  // depth 0 clears
+    for (Index k = 0; k < depth; k += kDepth, assign = false) {
       const Index count = least(kDepth, depth - k);
       for (Index output = 0; output < n; output += kPanel) {
         const Index lanes = least(kPanel, n - output);
@@ -244,6 +245,11 @@ struct FloatProductKernels {
     const Matrix w{static_cast<const Storage*>(p.w.data), p.w.rowStride, p.w.colStride};
     RowMatrix x{static_cast<const float*>(p.x.data), p.x.rowStride, p.x.colStride};
     const ResultMatrix y{static_cast<float*>(p.y.data), p.y.rowStride};
+    if (m == 0 || n == 0) return;
+    if (depth == 0) {  // x and w may have no address
+      if (!p.accumulate) clear(m, n, y);
+      return;
+    }
     if (hasFewRows(m, x, w)) return runFewRows(m, n, depth, x, w, p.alpha, !p.accumulate, y);
     if (collides(x, depth, n)) x = packed(p.x);
     const Index threads = work < kWorthThreads ? 1 : Index(maxThreads());
@@ -262,6 +268,10 @@ struct FloatProductKernels {
                {x.data + row * x.rowStride, x.rowStride, x.depthStride}, from, p.alpha, !p.accumulate,
                {y.data + row * y.stride + output, y.stride});
     });
+  }
+
+  static void clear(Index m, Index n, ResultMatrix y) {
+    for (Index r = 0; r < m; ++r) std::fill_n(y.data + r * y.stride, n, 0.0f);
   }
 
   static void runFewRows(Index m, Index n, Index depth, const RowMatrix& x, const Matrix& w, float alpha, bool assign,
