@@ -18,7 +18,6 @@ using fourbit::kLine;
 using fourbit::kLineValues;
 using fourbit::kTableBytes;
 using fourbit::rowOf;
-using fourbit::Slot;
 
 constexpr int kThreads = kConsumerThreads + 32;
 constexpr int kHalfWarps = kWarps / 2;  // that share a stage

@@ -36,6 +36,7 @@
 
 #include "fourbit_pair_table.cuh"
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -119,25 +120,6 @@ struct Memory {
   __device__ __forceinline__ static std::uint32_t empty(int slot) { return kStart + 16 * slot + 8; }
 };
 
-/** Goes round the slots. */
-template <int kSlots>
-struct Ring {
-  int index = 0;
-  std::uint32_t parity = 0;
-  /** \a by  at most kSlots */
-  __device__ __forceinline__ void advance(int by) {
-    index += by;
-    if (index >= kSlots) {
-      index -= kSlots;
-      parity ^= 1;
-    }
-  }
-  __device__ __forceinline__ void advanceFar(int by) {
-    const int at = index + by;
-    parity ^= at / kSlots & 1;
-    index = at % kSlots;
-  }
-};
 template <typename S>
 using Slot = Ring<Memory<S>::kSlots>;
 
@@ -181,7 +163,7 @@ template <typename S>
 __device__ __forceinline__ void copyStages(const Problem& p, const CUtensorMap& codes, const CUtensorMap& x) {
   using M = Memory<S>;
   Slot<S> slot;
-  for (StageWalk<S> walk(p, 0); walk.more(); walk.advance(1), slot.advance(1)) {
+  for (StageWalk<S> walk(p, 0); walk.more(); walk.advance(1), slot.skip(1)) {
     const std::uint32_t full = M::full(slot.index), to = M::x(slot.index);
     ptx::wait(M::empty(slot.index), slot.parity ^ 1);
     ptx::arriveExpecting(full, S::kStageBytes);
@@ -263,7 +245,7 @@ __device__ __forceinline__ void loadScales(const Problem& p, int warp, float fac
     if (!there[d]) return;
     ahead[d].load(p.w, walk.item, walk.step(), lane);
     walk.advance(distance(loading.index));
-    loading.advance(distance(loading.index));
+    loading.skip(distance(loading.index));
   };
 #pragma unroll
   for (int d = 0; d < kAhead; ++d) load(d);
@@ -275,7 +257,7 @@ __device__ __forceinline__ void loadScales(const Problem& p, int warp, float fac
       ahead[d].store(M::scale(storing.index), lane, offset, factor);
       __syncwarp();
       if (lane == 0) ptx::arrive(M::full(storing.index));
-      storing.advance(distance(storing.index));
+      storing.skip(distance(storing.index));
       load(d);
     }
   }

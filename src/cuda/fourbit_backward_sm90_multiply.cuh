@@ -156,7 +156,7 @@ __device__ __forceinline__ void multiply(float (&sums)[S::kTiles][S::kSums], con
   const int stages = p.steps / kTurns;
   std::uint32_t a[2][4][4];
   Raw<S> raw;
-  if (S::kTurns) slot.advance(lane.group);
+  if (S::kTurns) slot.skip(lane.group);
   Slot<S> ahead = slot;  // of what is in raw
   int previous = 0;      // of the unit before
   ptx::wait(M::full(slot.index), slot.parity);
@@ -166,7 +166,7 @@ __device__ __forceinline__ void multiply(float (&sums)[S::kTiles][S::kSums], con
   if (S::kUnits > 1) {
     raw.load(lane, slot.index, 1);
   } else {
-    ahead.advance(kTurns);
+    ahead.skip(kTurns);
     ptx::wait(M::full(ahead.index), ahead.parity);
     raw.load(lane, ahead.index, 0);
   }
@@ -191,11 +191,11 @@ __device__ __forceinline__ void multiply(float (&sums)[S::kTiles][S::kSums], con
       // raw: the unit after the next.
       if (unit == S::kUnits - 1) {
         previous = slot.index;
-        slot.advance(kTurns);
+        slot.skip(kTurns);
       }
       const int next = stage + (i + 2) / S::kUnits;
       if ((i + 2) % S::kUnits == 0 && next < stages) {
-        ahead.advance(kTurns);
+        ahead.skip(kTurns);
         ptx::wait(M::full(ahead.index), ahead.parity);
       }
       if (next < stages) raw.load(lane, ahead.index, (i + 2) % S::kUnits);
@@ -260,8 +260,8 @@ __device__ __forceinline__ void multiplyFew(float (&sums)[S::kTiles][S::kSums], 
   using M = Memory<S>;
 #pragma unroll
   for (int i = 0; i < S::kTiles * S::kSums; ++i) sums[i / S::kSums][i % S::kSums] = 0;
-  slot.advance(lane.group);
-  for (int stage = 0; stage < p.steps / S::kGroups; ++stage, slot.advance(S::kGroups)) {
+  slot.skip(lane.group);
+  for (int stage = 0; stage < p.steps / S::kGroups; ++stage, slot.skip(S::kGroups)) {
     ptx::wait(M::full(slot.index), slot.parity);
 #pragma unroll
     for (int unit = 0; unit < S::kUnits; ++unit) multiplyFewUnit<S>(sums, lane, slot.index, unit);
@@ -342,7 +342,7 @@ __device__ __forceinline__ void consume(const Problem& p) {
     } else {
       multiply<T, S>(sums, p, lane, slot);
     }
-    slot.advanceFar(p.steps);
+    slot.skipFar(p.steps);
     if (S::kTurns) addTurns<S>(sums, lane.group);
     if (S::kTurns && lane.group > 0) continue;
     if (p.sums) {

@@ -29,6 +29,7 @@
 #include "fourbit_mma.cuh"
 #include "fourbit_pair_table.cuh"
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -126,24 +127,6 @@ struct StreamMemory {
   __device__ __forceinline__ std::uint32_t full(int slot) const { return barriers + 16 * slot; }
   __device__ __forceinline__ std::uint32_t empty(int slot) const { return barriers + 16 * slot + 8; }
   __device__ __forceinline__ std::uint32_t xArrived() const { return barriers + 16 * kMostStages; }
-};
-
-/** Goes round the stages' slots. */
-struct Slot {
-  int index = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance(int stages) {
-    if (++index == stages) {
-      index = 0;
-      parity ^= 1;
-    }
-  }
-  __device__ __forceinline__ void goBack(int stages) {
-    if (--index < 0) {
-      index = stages - 1;
-      parity ^= 1;
-    }
-  }
 };
 
 /** Of what the values of a row, and of a slice of K, have to be multiples: boxes begin at multiples of 16 bytes of
@@ -278,7 +261,7 @@ __device__ __forceinline__ void multiplyWords(float (&d)[4], std::uint32_t low, 
 /** Sums of warps that wait to be added, in the halves of the table's entries that are free: 16, 8 or 4 tiles of them.
  */
 template <int kTokens>
-struct PartialSums {
+struct WaitingSums {
   static constexpr int kLanes = kTokens / 2;  // of a row's four that hold tokens
   static constexpr int kTiles = kTableEntries / (kConsumers * kLanes);
 
@@ -341,7 +324,7 @@ __device__ __forceinline__ void multiplyUnit(float (&acc)[4], const uint2 (&code
 template <typename T, int kTokens, bool kNested>
 __device__ __forceinline__ void consume(const StreamProblem& p, const StreamMemory& memory, const Slice& slice,
                                         int tiles, float factor) {
-  using Sums = PartialSums<kTokens>;
+  using Sums = WaitingSums<kTokens>;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4, c = lane % 4, step = static_cast<int>(gridDim.x);
   const std::uint32_t place = memory.table | static_cast<std::uint32_t>(lane) * 4;

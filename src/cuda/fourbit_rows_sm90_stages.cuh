@@ -12,6 +12,7 @@
 #include "epilogue.cuh"
 #include "fourbit_pair_table.cuh"
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -102,18 +103,6 @@ struct Memory {
  private:
   __device__ __forceinline__ std::uint32_t barrier(int i) const {
     return window + kTableAt + fourbit::kFreeOffset + i * fourbit::kEntryBytes;
-  }
-};
-
-/** Goes round the stages' slots. */
-struct Slot {
-  int index = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance(int stages) {
-    if (++index == stages) {
-      index = 0;
-      parity ^= 1;
-    }
   }
 };
 

@@ -46,7 +46,7 @@ namespace fourbit_wgmma {
 template <typename Tiles>
 __device__ __forceinline__ void copyCodes(const Problem& p, const CUtensorMap& codes, const CUtensorMap& scales,
                                           const Memory<Tiles>& memory) {
-  Slot<Tiles::kCodeStages> slot;
+  Ring<Tiles::kCodeStages> slot;
   Units units(p);
   for (Unit unit; units.next(unit);) {
     const int row = unit.rowTile * Tiles::kRows;
@@ -64,7 +64,7 @@ __device__ __forceinline__ void copyCodes(const Problem& p, const CUtensorMap& c
 template <typename Tiles>
 __device__ __forceinline__ void copyActivations(const Problem& p, const Memory<Tiles>& memory) {
   constexpr int kPerChunk = kSteps / Tiles::kXSteps;
-  Slot<Tiles::kXStages> slot;
+  Ring<Tiles::kXStages> slot;
   Units units(p);
   for (Unit unit; units.next(unit);) {
     const Index first = (Index{unit.tokenTile} * p.schedule.chunks + unit.firstChunk) * kPerChunk;
@@ -217,8 +217,8 @@ class Consumer {
   int m_lane, m_warpRow;
   std::uint32_t m_place;
   float m_factor;
-  Slot<Tiles::kCodeStages> m_codes;
-  Slot<Tiles::kXStages> m_x, m_used;
+  Ring<Tiles::kCodeStages> m_codes;
+  Ring<Tiles::kXStages> m_x, m_used;
 };
 
 template <typename T, typename Tiles>

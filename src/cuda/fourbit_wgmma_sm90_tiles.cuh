@@ -13,6 +13,7 @@
 #include "fourbit_wgmma_sm90_decode.cuh"
 #include "fourbit_wgmma_sm90_finish.cuh"
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -101,19 +102,6 @@ struct Memory {
  private:
   __device__ __forceinline__ std::uint32_t barrier(int i) const {
     return table + fourbit::kFreeOffset + i * fourbit::kEntryBytes;
-  }
-};
-
-/** Goes round the slots of a ring. */
-template <int kSlots>
-struct Slot {
-  int index = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++index == kSlots) {
-      index = 0;
-      parity ^= 1;
-    }
   }
 };
 

@@ -89,9 +89,9 @@ __device__ __forceinline__ void produce(const CUtensorMap& mapP, const CUtensorM
     const int rowP = static_cast<int>(at.p * kTileP), rowQ = static_cast<int>(at.q * kTileQ);
     const int half = walk.rank() * kTileQ / 2;
     for (int step = 0; step < a.steps; ++step, ring.advance()) {
-      const std::uint32_t full = ptx::sharedAddress(&shared.full[ring.stage]);
-      const std::uint32_t to = ptx::sharedAddress(shared.stages[ring.stage]);
-      ptx::wait(ptx::sharedAddress(&shared.empty[ring.stage]), ring.parity ^ 1);
+      const std::uint32_t full = ptx::sharedAddress(&shared.full[ring.index]);
+      const std::uint32_t to = ptx::sharedAddress(shared.stages[ring.index]);
+      ptx::wait(ptx::sharedAddress(&shared.empty[ring.index]), ring.parity ^ 1);
       ptx::arriveExpecting(full, Tiles::kStageBytes);  // what lies beyond the matrix counts too
       ptx::copyBox(to, &mapP, step * kTileK, rowP, full);
       if (a.blocks == 1) {

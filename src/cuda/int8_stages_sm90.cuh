@@ -6,6 +6,7 @@
 #define EIGENQ_CUDA_INT8_STAGES_SM90_CUH
 
 #include "ptx_sm90.cuh"
+#include "ring.cuh"
 #include "tensor_map.h"
 
 namespace EigenQ {
@@ -18,19 +19,6 @@ constexpr int kTileK = 128;     // bytes: the width of the swizzle
 constexpr int kGroup = 128;     // threads of a warpgroup
 constexpr int kGroupRows = 64;  // of a tile
 constexpr int kBytesP = kTileP * kTileK;
-
-/** Stages in the order they are used, with the parity that a barrier's phase has in this round of the ring. */
-template <int kStages>
-struct Ring {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 /** What wgmma reads at a shared address that is a multiple of 1024, or 32·j bytes (a slice of k) behind one: rows of
  * 128 bytes one after another, swizzled. Bits 0-13: address/16. 16-29: distance between slices of k within the pattern,
@@ -48,8 +36,8 @@ __device__ __forceinline__ void multiplyStages(Shared& shared, int steps, int wa
                                                int (&sums)[kSums], HandBack&& handBack) {
   int previous = 0;
   for (int step = 0; step < steps; ++step, ring.advance()) {
-    ptx::wait(ptx::sharedAddress(&shared.full[ring.stage]), ring.parity);
-    const std::uint32_t from = ptx::sharedAddress(shared.stages[ring.stage]);
+    ptx::wait(ptx::sharedAddress(&shared.full[ring.index]), ring.parity);
+    const std::uint32_t from = ptx::sharedAddress(shared.stages[ring.index]);
     const std::uint64_t operandA = wgmmaOperand(from + warpgroup * kGroupRows * kTileK);
     const std::uint64_t operandB = wgmmaOperand(from + kBytesP);
     ptx::wgmmaFence();
@@ -59,7 +47,7 @@ __device__ __forceinline__ void multiplyStages(Shared& shared, int steps, int wa
     ptx::wgmmaCommit();
     ptx::wgmmaWait<1>();
     if (step > 0) handBack(previous);
-    previous = ring.stage;
+    previous = ring.index;
   }
   ptx::wgmmaWait<0>();
   handBack(previous);

@@ -102,15 +102,15 @@ class Watcher {
     Ring<kStages> ring;
     ring.parity = 1;  // the second round
     for (int step = m_early; step < m_task.steps; ++step, ring.advance()) {
-      ptx::wait(ptx::sharedAddress(&m_shared.full[ring.stage]), ring.parity);
-      const std::int8_t* const stage = m_shared.stages[ring.stage];
+      ptx::wait(ptx::sharedAddress(&m_shared.full[ring.index]), ring.parity);
+      const std::int8_t* const stage = m_shared.stages[ring.index];
       const int first = (m_task.firstStep + step) * kTileK;
       for (; o < count && columns[o] < first + kTileK; ++o) {
         const int k = columns[o] - first;  // the swizzle exchanges 16-byte pieces
         take(o, [&](int row) { return stage[row * kTileK + ((k / 16) ^ (row % 8)) * 16 + k % 16]; });
       }
       __syncwarp();
-      if (threadIdx.x % 32 == 0) ptx::arrive(ptx::sharedAddress(&m_shared.empty[ring.stage]));
+      if (threadIdx.x % 32 == 0) ptx::arrive(ptx::sharedAddress(&m_shared.empty[ring.index]));
     }
   }
 

@@ -54,9 +54,9 @@ __device__ __forceinline__ void produce(const CUtensorMap& mapW, const CUtensorM
   for (int step = 0; step < ahead; ++step) copyX(step, step);
   Ring<Tiles::kStages> ring;
   for (int step = ahead; step < task.steps; ++step, ring.advance()) {
-    ptx::wait(ptx::sharedAddress(&shared.empty[ring.stage]), ring.parity);
-    copyW(step, ring.stage);
-    copyX(step, ring.stage);
+    ptx::wait(ptx::sharedAddress(&shared.empty[ring.index]), ring.parity);
+    copyW(step, ring.index);
+    copyX(step, ring.index);
   }
 }
 
