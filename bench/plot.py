@@ -24,6 +24,22 @@ def line(axes, cells, kernel, shape, value, **style):
         axes.plot(*zip(*points), **style)
 
 
+def set_axes(axes, title):
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("rows of X")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    axes.grid(True, which="major", linewidth=0.3)
+
+
+def save(figure, panels, unit, path):
+    panels[0][0].set_ylabel(unit)
+    panels[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def draw(axes, ours, rivals, kernel, shape):
     def time(cell):
         return cell["us"]
@@ -33,12 +49,7 @@ def draw(axes, ours, rivals, kernel, shape):
     line(axes, rivals, dense, shape, time, label="cuBLAS bf16", color="tab:gray", marker="^", markersize=3)
     line(axes, ours, kernel, shape, time, label="EigenQ", color="tab:blue", marker="o", markersize=4, linewidth=2)
     line(axes, ours, kernel, shape, lambda c: c["limit_us"], label="limit", color="black", linestyle=":", linewidth=1)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_title(f"W {shape[0]}×{shape[1]}", fontsize=10)
-    axes.set_xlabel("rows of X")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-    axes.grid(True, which="major", linewidth=0.3)
+    set_axes(axes, f"W {shape[0]}×{shape[1]}")
 
 
 def main():
@@ -57,10 +68,7 @@ def main():
     figure, panels = plt.subplots(1, len(shapes), figsize=(4 * len(shapes), 3.4), squeeze=False)
     for axes, shape in zip(panels[0], shapes):
         draw(axes, ours, rivals, args.kernel, shape)
-    panels[0][0].set_ylabel("microseconds")
-    panels[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(args.out, metadata={"Date": None})
+    save(figure, panels, "microseconds", args.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Needs matplotlib."""
 import argparse
 import re
 
-from plot import plt
+from plot import plt, save, set_axes
 
 STYLES = {"EigenQ": {"color": "tab:blue", "marker": "o", "linewidth": 2, "markersize": 4},
           "OpenBLAS": {"color": "tab:gray", "marker": "^", "markersize": 3},
@@ -46,16 +46,8 @@ def main():
         for name, points in lines.items():
             if name in STYLES:
                 axes.plot(*zip(*points), label=name + ("" if name == "EigenQ" else ", dense float"), **STYLES[name])
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_title(f"{title}, W {args.shape.replace('x', '×')}", fontsize=10)
-        axes.set_xlabel("rows of X")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-        axes.grid(True, which="major", linewidth=0.3)
-    panels[0][0].set_ylabel("milliseconds")
-    panels[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(args.out, metadata={"Date": None})
+        set_axes(axes, f"{title}, W {args.shape.replace('x', '×')}")
+    save(figure, panels, "milliseconds", args.out)
 
 
 if __name__ == "__main__":

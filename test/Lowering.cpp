@@ -58,60 +58,45 @@ class Framed {
   Eigen::VectorXf m_data;
 };
 
+double xAt(const QuantizedProduct& p, Index i, Index k) {
+  return static_cast<double>(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]);
+}
+
 /** Σ|x||w| of an output, for its error bound. */
 double magnitude(const QuantizedProduct& p, Index i, Index j) {
   double sum = 0;
-  for (Index k = 0; k < p.x.cols; ++k) {
-    const double x = static_cast<double>(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]);
-    sum += std::abs(x * static_cast<double>(p.transposed ? p.w.coeff(j, k) : p.w.coeff(k, j)));
-  }
+  for (Index k = 0; k < p.x.cols; ++k)
+    sum += std::abs(xAt(p, i, k) * static_cast<double>(p.transposed ? p.w.coeff(j, k) : p.w.coeff(k, j)));
   return sum;
 }
 
-/** What 16-bit fixed point adds: half a step of 1/32767 of the largest of 64 values for each value of X, and for each
- * level of W the 1.6e-5 of its absmax that NF4's are rounded by. */
-double fixedPointError(const QuantizedProduct& p, Index i, Index j) {
-  const auto x = [&](Index k) {
-    return std::abs(double(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]));
-  };
-  double sum = 0;
-  for (Index begin = 0; begin < p.x.cols; begin += 64) {
-    const Index end = std::min<Index>(p.x.cols, begin + 64);
-    double largest = 0;
-    for (Index k = begin; k < end; ++k) largest = std::max(largest, x(k));
-    for (Index k = begin; k < end; ++k) {
-      const double absmax = double(p.w.absmax((p.w.offset + j * p.w.stride + k) >> p.w.blockShift));
-      sum += 0.5 / 32767 * largest * (std::abs(double(p.w.coeff(j, k))) + 1.6e-5 * absmax) + 1.6e-5 * absmax * x(k);
+/** What a row of the table adds to the rounding of float arithmetic, as it rounds operands to integers. */
+struct IntegerOperands {
+  double largest;     // integer for the largest of 64 values of X, which are off by up to half a step
+  double levelError;  // by which levels of W are off, of their absmax
+
+  double error(const QuantizedProduct& p, Index i, Index j) const {
+    double sum = 0;
+    for (Index begin = 0; begin < p.x.cols; begin += 64) {
+      const Index end = std::min<Index>(p.x.cols, begin + 64);
+      double most = 0;
+      for (Index k = begin; k < end; ++k) most = std::max(most, std::abs(xAt(p, i, k)));
+      for (Index k = begin; k < end; ++k) {
+        const double level = levelError * double(p.w.absmax((p.w.offset + j * p.w.stride + k) >> p.w.blockShift));
+        sum += 0.5 / largest * most * (std::abs(double(p.w.coeff(j, k))) + level) + level * std::abs(xAt(p, i, k));
+      }
     }
+    return sum;
   }
-  return sum;
-}
+};
+constexpr IntegerOperands kFixedPoint{32767, 1.6e-5};  // NF4's levels in 16 bits
+constexpr IntegerOperands kInt8Operands{107, 5.3e-3};  // FP4's levels; doc of FourBitWithInt8Activations
 
 bool isFixedPoint(const internal::Lowering& row) { return std::string(row.name) == "avx2.fourbit-gemv"; }
-
-/** What int8 activations add: half a step of 1/107 of the largest of 64 values for each value of X, and for each level
- * of W the 5.3e-3 of its absmax that those of FP4 are rounded by (doc of FourBitWithInt8Activations). */
-double int8Error(const QuantizedProduct& p, Index i, Index j) {
-  const auto x = [&](Index k) {
-    return std::abs(double(static_cast<const float*>(p.x.data)[i * p.x.rowStride + k * p.x.colStride]));
-  };
-  double sum = 0;
-  for (Index begin = 0; begin < p.x.cols; begin += 64) {
-    const Index end = std::min<Index>(p.x.cols, begin + 64);
-    double largest = 0;
-    for (Index k = begin; k < end; ++k) largest = std::max(largest, x(k));
-    for (Index k = begin; k < end; ++k) {
-      const double level = 5.3e-3 * double(p.w.absmax((p.w.offset + j * p.w.stride + k) >> p.w.blockShift));
-      sum += largest / 214 * (std::abs(double(p.w.coeff(j, k))) + level) + level * x(k);
-    }
-  }
-  return sum;
-}
-
 bool isInt8(const internal::Lowering& row) { return std::string(row.name).find(".fourbit-int8") != std::string::npos; }
 
 double addedError(const internal::Lowering& row, const QuantizedProduct& p, Index i, Index j) {
-  return isFixedPoint(row) ? fixedPointError(p, i, j) : isInt8(row) ? int8Error(p, i, j) : 0;
+  return isFixedPoint(row) ? kFixedPoint.error(p, i, j) : isInt8(row) ? kInt8Operands.error(p, i, j) : 0;
 }
 
 int g_refusals = 0, g_runs = 0;
