@@ -10,6 +10,7 @@
 
 #include "alignment.h"
 #include "context_state.h"
+#include "fourbit_operands.h"
 
 namespace EigenQ {
 namespace gpu {
@@ -164,10 +165,7 @@ struct DecoderKernel::State {
 };
 
 const char* refuseDecoder(const Decoder& d, Context& context) {
-  const DeviceProperties& device = context.properties();
-  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
-  if (context.state().sharedMemoryPerBlock < static_cast<std::size_t>(kSharedBytes))
-    return "a block has less than 227 KiB of shared memory";
+  if (const char* why = refuseAllButHopper(context)) return why;
   if (d.scalar != ScalarType::kHalf && d.scalar != ScalarType::kBFloat16)
     return "activations are neither half nor bfloat16";
   if (const char* why = refuseSizes(d)) return why;

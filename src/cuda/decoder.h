@@ -7,6 +7,8 @@
 
 #include <eigen_q/src/gpu/DecoderKernels.h>
 
+#include "fourbit_operands.h"
+
 namespace EigenQ {
 namespace gpu {
 namespace internal {
@@ -16,7 +18,7 @@ constexpr int kTileRows = 16;
 constexpr int kMostTokens = 2;     // sequences
 constexpr int kMostHidden = 8192;  // the gain of a norm fills a stage
 constexpr int kMostSplits = 32;    // of a head's keys
-constexpr int kSharedBytes = 227 << 10;
+constexpr int kSharedBytes = kHopperSharedBytes;
 
 /** A matrix for the copy engine. */
 struct Maps {

@@ -71,6 +71,10 @@ inline bool isLinear(const Epilogue& e) {
   return e.biasAxis == BiasAxis::kNone && e.activation == Activation::kNone && e.lower == -kInfinity &&
          e.upper == kInfinity;
 }
+/** Nothing but a residual. */
+inline bool addsOnly(const Epilogue& e) { return isLinear(e) && e.alpha == 1 && e.sign == 1; }
+/** y = acc. */
+inline bool isPlain(const Epilogue& e) { return addsOnly(e) && !e.residual.data; }
 
 }  // namespace internal
 }  // namespace gpu

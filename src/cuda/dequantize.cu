@@ -21,10 +21,10 @@
 #include <cassert>
 #include <cstdint>
 #include <iterator>
-#include <limits>
 
 #include "../lowering_log.h"
 #include "context_state.h"
+#include "dense_view.h"
 #include "epilogue.cuh"
 #include "op_launch.cuh"
 #include "ptx.cuh"
@@ -52,18 +52,9 @@ constexpr Index kSegment = Index{kWarpSize} * kLaneValues<T>* kSteps;
 __device__ __forceinline__ uint4 pack(const float (&v)[4], TypeTag<float>) {
   return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
 }
-__device__ __forceinline__ unsigned packPair(float low, float high, TypeTag<__half>) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const unsigned*>(&pair);
-}
-__device__ __forceinline__ unsigned packPair(float low, float high, TypeTag<__nv_bfloat16>) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const unsigned*>(&pair);
-}
 template <typename T>
-__device__ __forceinline__ uint4 pack(const float (&v)[8], TypeTag<T> tag) {
-  return make_uint4(packPair(v[0], v[1], tag), packPair(v[2], v[3], tag), packPair(v[4], v[5], tag),
-                    packPair(v[6], v[7], tag));
+__device__ __forceinline__ uint4 pack(const float (&v)[8], TypeTag<T>) {
+  return make_uint4(packPair<T>(v[0], v[1]), packPair<T>(v[2], v[3]), packPair<T>(v[4], v[5]), packPair<T>(v[6], v[7]));
 }
 
 /** Unsigned integers of so many bytes. */
@@ -223,14 +214,8 @@ Dequantization joinRows(Dequantization d) {
   return d;
 }
 
-bool changesNothing(const Epilogue& e) {
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  return e.alpha == 1 && e.biasAxis == BiasAxis::kNone && e.activation == Activation::kNone && e.lower == -infinity &&
-         e.upper == infinity && e.sign == 1 && !e.residual.data;
-}
-
 const char* refuseRows(const Dequantization& whole, const Context&) {
-  if (!changesNothing(whole.epilogue)) return "the epilogue is more than a copy";
+  if (!isPlain(whole.epilogue)) return "the epilogue is more than a copy";
   if (whole.y.scalar == ScalarType::kDouble) return "double results";
   const Dequantization d = joinRows(whole);
   if (d.y.colStride != 1 && d.y.cols > 1) return "Y is not row-major";

@@ -99,19 +99,10 @@ __device__ __forceinline__ void fromFloats(const float (&f)[kEight], EightValues
 #pragma unroll
   for (int k = 0; k < kEight; ++k) v.word[k] = __float_as_uint(f[k]);
 }
-__device__ __forceinline__ void fromFloats(const float (&f)[kEight], EightValues<__nv_bfloat16>& v) {
+template <typename T>
+__device__ __forceinline__ void fromFloats(const float (&f)[kEight], EightValues<T>& v) {
 #pragma unroll
-  for (int k = 0; k < kEight / 2; ++k) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(f[2 * k], f[2 * k + 1]);
-    v.word[k] = *reinterpret_cast<const std::uint32_t*>(&pair);
-  }
-}
-__device__ __forceinline__ void fromFloats(const float (&f)[kEight], EightValues<__half>& v) {
-#pragma unroll
-  for (int k = 0; k < kEight / 2; ++k) {
-    const __half2 pair = __floats2half2_rn(f[2 * k], f[2 * k + 1]);
-    v.word[k] = *reinterpret_cast<const std::uint32_t*>(&pair);
-  }
+  for (int k = 0; k < kEight / 2; ++k) v.word[k] = packPair<T>(f[2 * k], f[2 * k + 1]);
 }
 
 /** Stores those of the eight values that lie before \a count. */

@@ -47,6 +47,19 @@ __device__ __forceinline__ float applyEpilogue(const Epilogue& e, float acc, Ind
   return v;
 }
 
+/** What an epilogue without activation makes of an accumulator and a bias, 0 where there is none; the residual is to be
+ * added. */
+__device__ __forceinline__ float bounded(const Epilogue& e, float acc, float bias) {
+  float v = e.alpha * acc + bias;
+  if (v < e.lower) v = e.lower;
+  if (v > e.upper) v = e.upper;
+  return v * e.sign;
+}
+/** The same and the residual, 0 where there is none. */
+__device__ __forceinline__ float affine(const Epilogue& e, float acc, float bias, float residual) {
+  return bounded(e, acc, bias) + e.residualSign * residual;
+}
+
 template <typename T>
 __device__ __forceinline__ void storeResult(const DenseView& y, const Epilogue& e, float acc, Index i, Index j) {
   static_cast<T*>(y.data)[i * y.rowStride + j * y.colStride] = fromFloat<T>(applyEpilogue<T>(e, acc, i, j));

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "alignment.h"
+#include "dense_view.h"
 #include "epilogue.cuh"
 #include "fourbit_backward_sm90_multiply.cuh"
 #include "fourbit_decode.h"
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(kFinishThreads)
   const Index i = first / y.cols, j = first % y.cols;
   if (vectors) {
     *reinterpret_cast<uint2*>(static_cast<T*>(y.data) + i * y.rowStride + j) =
-        make_uint2(packed<T>(sum.x, sum.y), packed<T>(sum.z, sum.w));
+        make_uint2(packPair<T>(sum.x, sum.y), packPair<T>(sum.z, sum.w));
     return;
   }
   storeResult<T>(y, e, sum.x, i, j);
@@ -88,13 +89,6 @@ __global__ void __launch_bounds__(kFinishThreads)
 template <typename Void>
 bool takesRuns(const EigenQ::internal::BasicDenseView<Void>& v) {
   return v.colStride == 1 && v.rowStride % kRun == 0 && isAligned(v.data, 2 * kRun);
-}
-
-/** Whether there is nothing in it but a residual. */
-bool addsOnly(const Epilogue& e) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  return e.alpha == 1 && e.biasAxis == EigenQ::internal::BiasAxis::kNone && e.activation == Activation::kNone &&
-         e.lower == -kInfinity && e.upper == kInfinity && e.sign == 1;
 }
 
 /** How W's rows are split, by estimate. */
@@ -177,12 +171,9 @@ void runFor(const QuantizedProduct& p, Context& context) {
 
 const char* refuseFourBitBackward(const QuantizedProduct& p, const Context& context) {
   if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
-  if (p.transposed) return "W is used transposed";
-  const DeviceProperties& device = context.properties();
-  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
+  if (const char* why = refuseFourBitOperands(p, /*transposed=*/false)) return why;
+  if (const char* why = refuseAllButHopper(context)) return why;
   if (p.x.rows > kBackwardRows) return "more than 512 rows of X";
-  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
-  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
   if (Index{1} << p.w.blockShift != kBlockSize) return "blocks of other than 64";
   constexpr Index kMultiple = 256;
   if (p.w.cols % kMultiple != 0 || p.w.offset % kMultiple != 0 || p.w.stride % kMultiple != 0)
@@ -193,18 +184,13 @@ const char* refuseFourBitBackward(const QuantizedProduct& p, const Context& cont
   if (!absmax.plain && absmax.nestedBlockShift < 2) return "nested absmax in blocks of less than 4";
   if (!isAligned(p.w.codes, 16) || !isAligned(absmax.plain, 16) || !isAligned(absmax.codes, 4))
     return "codes and absmax are not aligned to 16 bytes";
-  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 227 KiB of shared memory";
   return nullptr;
 }
 
 void runFourBitBackward(const QuantizedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
   const DeviceGuard guard(context.device());
-  if (p.x.scalar == ScalarType::kHalf) {
-    runFor<__half>(p, context);
-  } else {
-    runFor<__nv_bfloat16>(p, context);
-  }
+  dispatchSixteenBits(p.x.scalar, [&](auto tag) { runFor<typename decltype(tag)::type>(p, context); });
 }
 
 }  // namespace internal

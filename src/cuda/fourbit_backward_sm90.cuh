@@ -34,6 +34,7 @@
 
 #include <eigen_q/src/Lowering.h>
 
+#include "fourbit_operands.h"
 #include "fourbit_pair_table.cuh"
 #include "ptx_sm90.cuh"
 #include "ring.cuh"
@@ -53,7 +54,7 @@ constexpr int kBlockSize = 64;  // values that share an absmax
 constexpr int kScaleWarps = 3;
 constexpr int kMostSlots = 16;
 constexpr int kTableBytes = 1 << 16;
-constexpr int kSharedBytes = 227 << 10;
+constexpr int kSharedBytes = kHopperSharedBytes;
 
 /** How a block computes its tile of kTokens rows of X by kCols columns of W. A warpgroup multiplies 64·kTiles columns.
  * Where \a kTurns_, warpgroups take the stages in turn and add their sums up at the end; otherwise each takes its own

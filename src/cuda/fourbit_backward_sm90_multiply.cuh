@@ -26,18 +26,6 @@ __device__ __forceinline__ uint4 loadQuad(std::uint32_t address) {
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
   return v;
 }
-template <typename T>
-__device__ __forceinline__ std::uint32_t packed(float first, float second);
-template <>
-__device__ __forceinline__ std::uint32_t packed<__nv_bfloat16>(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-template <>
-__device__ __forceinline__ std::uint32_t packed<__half>(float first, float second) {
-  const __half2 pair = __floats2half2_rn(first, second);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
 
 /** The two levels of a byte of codes. \a place  table + 8·lane (floats) or 4·lane; \a selector  0x7604 | byte << 4 */
 template <bool kFloatTable>
@@ -141,8 +129,8 @@ struct Raw {
       const int octet = 2 * (f / kTiles) + h, word = kTiles == 4 ? j / 2 * 2 + octet : octet;
       const float2 p = levels<kFloatLevels<T, S>>(words[word / 4][word % 4], lane.place, 0x7604 | byte);
       const float2 q = levels<kFloatLevels<T, S>>(words[word / 4][word % 4], lane.place, 0x7624 | byte);
-      a[2 * h] = packed<T>(p.x * scale[2 * octet], q.x * scale[2 * octet + 1]);
-      a[2 * h + 1] = packed<T>(p.y * scale[2 * octet], q.y * scale[2 * octet + 1]);
+      a[2 * h] = packPair<T>(p.x * scale[2 * octet], q.x * scale[2 * octet + 1]);
+      a[2 * h + 1] = packPair<T>(p.y * scale[2 * octet], q.y * scale[2 * octet + 1]);
     }
   }
 };
@@ -211,8 +199,8 @@ __device__ __forceinline__ void multiply(float (&sums)[S::kTiles][S::kSums], con
 __device__ __forceinline__ void scalePair(std::uint32_t pair, float s, float t, std::uint32_t& high,
                                           std::uint32_t& low) {
   const float p = __uint_as_float(pair << 16) * s, q = __uint_as_float(pair & 0xffff0000u) * t;
-  high = packed<__nv_bfloat16>(p, q);
-  low = packed<__nv_bfloat16>(p - __uint_as_float(high << 16), q - __uint_as_float(high & 0xffff0000u));
+  high = packPair<__nv_bfloat16>(p, q);
+  low = packPair<__nv_bfloat16>(p - __uint_as_float(high << 16), q - __uint_as_float(high & 0xffff0000u));
 }
 
 /** A unit of few tokens: absmax multiplies X. */
@@ -307,9 +295,9 @@ __device__ __forceinline__ void storeRun(const Problem& p, int slice, Index toke
     for (int i = 0; i < kCount; ++i) v[i] += p.residualSign * toFloat(from[i]);
   }
   T* const to = static_cast<T*>(p.y.data) + token * p.y.rowStride + col;
-  if (kCount == 2) *reinterpret_cast<std::uint32_t*>(to) = packed<T>(v[0], v[1]);
+  if (kCount == 2) *reinterpret_cast<std::uint32_t*>(to) = packPair<T>(v[0], v[1]);
   if (kCount == 4)
-    *reinterpret_cast<uint2*>(to) = make_uint2(packed<T>(v[0], v[1]), packed<T>(v[kCount - 2], v[kCount - 1]));
+    *reinterpret_cast<uint2*>(to) = make_uint2(packPair<T>(v[0], v[1]), packPair<T>(v[kCount - 2], v[kCount - 1]));
 }
 
 template <typename T, typename S, bool kSums>

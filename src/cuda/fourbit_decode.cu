@@ -5,7 +5,6 @@
 #include "fourbit_decode.h"
 
 #include <algorithm>
-#include <cassert>
 
 #include "alignment.h"
 #include "epilogue.cuh"
@@ -98,13 +97,6 @@ void addSlices(const float* sums, int slices, const DenseView& y, const Epilogue
     EIGENQ_CUDA_CHECK_LAUNCH("addSlices");
   });
 }
-
-#ifndef EIGENQ_HAVE_SM90A
-const char* refuseFourBitDecodeStream(const QuantizedProduct&, const Context&) {
-  return "this build has no code for sm_90a";
-}
-void runFourBitDecodeStream(const QuantizedProduct&, Context&) { assert(false && "refused everything"); }
-#endif
 
 }  // namespace internal
 }  // namespace gpu

@@ -13,7 +13,7 @@ namespace internal {
 
 constexpr Index kDecodeRows = 16;  // most rows of X
 
-/** Up to 4 rows of X on Hopper, in half and bfloat16; W arrives by bulk copies. */
+/** Up to 8 rows of X on Hopper, in half and bfloat16; W arrives by bulk copies. */
 const char* refuseFourBitDecodeStream(const QuantizedProduct& p, const Context& context);
 void runFourBitDecodeStream(const QuantizedProduct& p, Context& context);
 

@@ -4,10 +4,9 @@
 #include "fourbit_decode_mma.cuh"
 
 #include <algorithm>
-#include <cassert>
 
 #include "fourbit_decode.h"
-#include "fourbit_rows.h"
+#include "fourbit_operands.h"
 
 namespace EigenQ {
 namespace gpu {
@@ -56,14 +55,9 @@ void launchFor(const Problem& problem, const Plan& plan, Context& context) {
 }  // namespace
 
 const char* refuseFourBitDecodeMma(const QuantizedProduct& p, const Context& context) {
-  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
-  if (!p.transposed) return "W is not used transposed";
+  if (const char* why = refuseFourBitOperands(p, /*transposed=*/true)) return why;
   if (p.x.rows > kDecodeRows) return "more than 16 rows of X";
-  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
-  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
-  if (p.w.cols % kChunk != 0 || p.w.offset % kChunk != 0 || (p.w.rows > 1 && p.w.stride % kChunk != 0))
-    return "rows of W do not begin and end at multiples of 64 codes";
-  if (reinterpret_cast<std::uintptr_t>(p.w.codes) % 16 != 0) return "codes are not aligned to 16 bytes";
+  if (const char* why = refuseFourBitRowsOfCodes(p.w)) return why;
   if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 161 KiB of shared memory";
   return nullptr;
 }
@@ -76,18 +70,9 @@ void runFourBitDecodeMma(const QuantizedProduct& p, Context& context) {
   const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
   float* const sums = plan.slices > 1 ? scratch.array<float>(plan.slices * p.y.rows * p.y.cols) : nullptr;
   const Problem problem{p.w, x.data, x.stride, p.y, p.epilogue, sums};
-  if (p.x.scalar == ScalarType::kHalf) {
-    launchFor<__half>(problem, plan, context);
-  } else {
-    launchFor<__nv_bfloat16>(problem, plan, context);
-  }
+  dispatchSixteenBits(p.x.scalar, [&](auto tag) { launchFor<typename decltype(tag)::type>(problem, plan, context); });
   if (sums) addSlices(sums, static_cast<int>(plan.slices), p.y, p.epilogue, context);
 }
-
-#ifndef EIGENQ_HAVE_SM90A
-const char* refuseFourBitRows(const QuantizedProduct&, const Context&) { return "this build has no code for sm_90a"; }
-void runFourBitRows(const QuantizedProduct&, Context&) { assert(false && "refused everything"); }
-#endif
 
 }  // namespace internal
 }  // namespace gpu

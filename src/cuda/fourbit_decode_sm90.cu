@@ -49,8 +49,7 @@ void launchFor(const StreamProblem& problem, const DecodeSpread& spread, Context
 
 const char* refuseFourBitDecodeStream(const QuantizedProduct& p, const Context& context) {
   if (const char* why = refuseFourBitDecodeMma(p, context)) return why;
-  const DeviceProperties& device = context.properties();
-  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
+  if (const char* why = refuseAllButHopper(context)) return why;
   if (p.x.rows > kStreamTokens) return "more than 8 rows of X";
   if (p.x.rows * p.x.cols * 2 > kMostXBytes) return "X has more than 64 KiB";
   if (Index{1} << p.w.blockShift != kBlock) return "blocks of other than 64";
@@ -62,8 +61,6 @@ const char* refuseFourBitDecodeStream(const QuantizedProduct& p, const Context& 
     return "nested absmax in blocks of less than 256, or rows of W more than 131072 apart";
   if (!isAligned(absmax.plain, 16) || !isAligned(absmax.codes, 16) || !isAligned(absmax.absmax2, 16))
     return "absmax is not aligned to 16 bytes";
-  if (context.state().sharedMemoryPerBlock < kStreamSharedBytes)
-    return "a block has less than 227 KiB of shared memory";
   return nullptr;
 }
 
@@ -76,11 +73,7 @@ void runFourBitDecodeStream(const QuantizedProduct& p, Context& context) {
   const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
   float* const sums = spread.slices > 1 ? scratch.array<float>(spread.slices * p.y.rows * p.y.cols) : nullptr;
   const StreamProblem problem{p.w, x.data, x.stride, p.y, p.epilogue, sums};
-  if (p.x.scalar == ScalarType::kHalf) {
-    launchFor<__half>(problem, spread, context);
-  } else {
-    launchFor<__nv_bfloat16>(problem, spread, context);
-  }
+  dispatchSixteenBits(p.x.scalar, [&](auto tag) { launchFor<typename decltype(tag)::type>(problem, spread, context); });
   if (sums) addSlices(sums, static_cast<int>(spread.slices), p.y, p.epilogue, context);
 }
 

@@ -27,6 +27,7 @@
 #include "epilogue.cuh"
 #include "fourbit_decode.h"
 #include "fourbit_mma.cuh"
+#include "fourbit_operands.h"
 #include "fourbit_pair_table.cuh"
 #include "ptx_sm90.cuh"
 #include "ring.cuh"
@@ -60,7 +61,7 @@ constexpr int kByteTableBytes = 256 * 4;
 constexpr int kXPadding = 16;  // two rows of X in different banks
 constexpr int kTableAlignment = 1 << 16;
 constexpr Index kMostXBytes = 64 << 10;
-constexpr int kStreamSharedBytes = 227 << 10;
+constexpr int kStreamSharedBytes = kHopperSharedBytes;
 // Nested: 1024 bytes hold the second level of 16 rows, 16·2^17/64/256 values.
 constexpr int kLeastNestedShift = 8;
 constexpr Index kMostNestedStride = 1 << 17;

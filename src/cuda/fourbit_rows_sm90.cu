@@ -7,6 +7,7 @@
 
 #include "alignment.h"
 #include "fourbit_decode.h"
+#include "fourbit_operands.h"
 #include "fourbit_rows.h"
 #include "fourbit_wgmma.h"
 #include "op_launch.cuh"
@@ -21,22 +22,16 @@ using namespace fourbit_rows;
 
 constexpr Index kLeastRows = 3, kMostRows = 32;
 constexpr Index kMostTiles = kTilesOfWarp * 4;  // of a block
-
-constexpr int kMostTilesOf32 = 6;  // the same for more than 16 rows of X
+constexpr Index kMostTilesOf32 = 6;             // the same for more than 16 rows of X
 
 /** Blocks as many as there are multiprocessors, or a multiple of that where they would own too many rows. */
 int blocksFor(Index tiles, int multiprocessors) {
   const Index rounds = ceilDiv(tiles, kMostTiles * multiprocessors);
-  return static_cast<int>(std::min<Index>(tiles, rounds * multiprocessors));
+  return static_cast<int>(std::min(std::max<Index>(tiles, 1), std::max<Index>(rounds, 1) * multiprocessors));
 }
 int tilesOfBlock(Index rows, int multiprocessors) {
   const Index tiles = ceilDiv(rows, kTileRows);
   return static_cast<int>(ceilDiv(tiles, blocksFor(tiles, multiprocessors)));
-}
-
-bool storesPairs(const DenseView& y, const Epilogue& e) {
-  return e.activation == Activation::kNone && e.biasAxis != BiasAxis::kPerRow && y.colStride == 1 &&
-         y.rowStride % 2 == 0 && y.cols % 2 == 0 && isAligned(y.data, 4);
 }
 
 template <typename T, typename Tiles>
@@ -94,36 +89,25 @@ void launchFor(const QuantizedProduct& p, Context& context) {
 }  // namespace
 
 const char* refuseFourBitRows(const QuantizedProduct& p, const Context& context) {
-  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
-  if (!p.transposed) return "W is not used transposed";
-  const DeviceProperties& device = context.properties();
-  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
+  if (const char* why = refuseFourBitOperands(p, /*transposed=*/true)) return why;
+  if (const char* why = refuseAllButHopper(context)) return why;
   if (p.x.rows < kLeastRows) return "fewer than 3 rows of X";
   if (p.x.rows > kMostRows) return "more than 32 rows of X";
-  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
-  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
   if (p.x.rowStride == 0) return "rows of X lie in one place";
   if (p.w.cols == 0) return "nothing to sum";
-  if (p.w.cols % kDeep != 0 || p.w.offset % kDeep != 0 || (p.w.rows > 1 && p.w.stride % kDeep != 0))
-    return "rows of W do not begin and end at multiples of 64 codes";
+  if (const char* why = refuseFourBitRowsOfCodes(p.w)) return why;
   if (Index{1} << p.w.blockShift < kDeep) return "blocks of less than 64";
-  if (!isAligned(p.w.codes, 16)) return "codes are not aligned to 16 bytes";
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
   if (p.w.rows > kMost - kTileRows || p.w.cols > kMost) return "more rows or columns than 32 bits count";
   if (p.x.rows > 16 && tilesOfBlock(p.w.rows, context.multiprocessors()) > kMostTilesOf32)
     return "more than 16 rows of X and 96 rows of W a multiprocessor: sums do not fit into registers";
-  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 227 KiB of shared memory";
   return nullptr;
 }
 
 void runFourBitRows(const QuantizedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
   const DeviceGuard guard(context.device());
-  if (p.x.scalar == ScalarType::kHalf) {
-    launchFor<__half>(p, context);
-  } else {
-    launchFor<__nv_bfloat16>(p, context);
-  }
+  dispatchSixteenBits(p.x.scalar, [&](auto tag) { launchFor<typename decltype(tag)::type>(p, context); });
 }
 
 }  // namespace internal

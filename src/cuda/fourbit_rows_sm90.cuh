@@ -176,14 +176,6 @@ __device__ __forceinline__ void sumTiles(const Memory<Tiles>& memory, int parts,
   }
 }
 
-/** The epilogue's value but for its activation. */
-__device__ __forceinline__ float affine(const EigenQ::internal::Epilogue& e, float acc, float bias, float residual) {
-  float v = e.alpha * acc + bias;
-  if (v < e.lower) v = e.lower;
-  if (v > e.upper) v = e.upper;
-  return v * e.sign + e.residualSign * residual;
-}
-
 /** Sums of rows \a col and col + 1 of W, which are columns of Y. */
 template <typename T>
 __device__ __forceinline__ void storePair(const Problem& p, float2 sums, Index token, Index col) {
@@ -206,10 +198,8 @@ __device__ __forceinline__ void storePair(const Problem& p, float2 sums, Index t
     residual[0] = toFloat(from[0]);
     residual[1] = toFloat(from[e.residual.colStride]);
   }
-  const T pair[2] = {fromFloat<T>(affine(e, sums.x, bias[0], residual[0])),
-                     fromFloat<T>(affine(e, sums.y, bias[1], residual[1]))};
   *reinterpret_cast<std::uint32_t*>(static_cast<T*>(p.y.data) + token * p.y.rowStride + col) =
-      *reinterpret_cast<const std::uint32_t*>(pair);
+      packPair<T>(affine(e, sums.x, bias[0], residual[0]), affine(e, sums.y, bias[1], residual[1]));
 }
 
 /** Adds up the parts of K: a warp for a token, a lane for two rows. */

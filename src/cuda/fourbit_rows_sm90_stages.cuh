@@ -10,6 +10,7 @@
 #define EIGENQ_CUDA_FOURBIT_ROWS_SM90_STAGES_CUH
 
 #include "epilogue.cuh"
+#include "fourbit_operands.h"
 #include "fourbit_pair_table.cuh"
 #include "ptx_sm90.cuh"
 #include "ring.cuh"
@@ -29,7 +30,7 @@ constexpr int kConsumerBarrier = 1;
 // Registers of a thread: at the start those of an equal share, then the copying warps give theirs away.
 constexpr int kGivenRegisters = 32, kTakenRegisters = 112;
 
-constexpr int kSharedBytes = 227 << 10;
+constexpr int kSharedBytes = kHopperSharedBytes;
 constexpr int kTableAt = 1024;  // of the shared window: where a block's own memory begins
 constexpr int kStagesAt = kTableAt + fourbit::kTableBytes;
 constexpr int kMostStages = 8;

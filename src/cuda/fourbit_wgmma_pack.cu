@@ -6,7 +6,6 @@
 //
 // Traffic  X is read once and written once: 4 B a value. absmax: 1 B read and 4 B written for the 64 weights of a
 //          block, beside the 32 B of their codes; nothing where they are floats of blocks of 64.
-#include <cassert>
 
 #include "alignment.h"
 #include "fourbit_wgmma.h"
@@ -101,11 +100,6 @@ const void* packTokens(const ConstDenseView& x, Index tileTokens, Scratch& scrat
               context, x, packed, tileTokens, depths, items);
   return packed;
 }
-
-#ifndef EIGENQ_HAVE_SM90A
-const char* refuseFourBitWgmma(const QuantizedProduct&, const Context&) { return "this build has no code for sm_90a"; }
-void runFourBitWgmma(const QuantizedProduct&, Context&) { assert(false && "refused everything"); }
-#endif
 
 }  // namespace internal
 }  // namespace gpu

@@ -78,12 +78,6 @@ Schedule scheduleOf(const QuantizedProduct& p, int multiprocessors) {
   return best;
 }
 
-Finish finishOf(const DenseView& y, const Epilogue& e) {
-  const bool pairs = y.colStride == 1 && y.rowStride % 2 == 0 && y.cols % 2 == 0 && isAligned(y.data, 4);
-  const bool plain = e.activation == Activation::kNone && e.biasAxis != BiasAxis::kPerRow;
-  return pairs && plain ? Finish::kPairs : Finish::kAny;
-}
-
 template <typename T, typename Tiles>
 void launch(const QuantizedProduct& p, const Schedule& schedule, Context& context) {
   Scratch scratch(context);
@@ -93,7 +87,7 @@ void launch(const QuantizedProduct& p, const Schedule& schedule, Context& contex
   problem.rowTiles = static_cast<int>(ceilDiv(p.w.rows, Tiles::kRows));
   problem.tokenTiles = static_cast<int>(ceilDiv(p.x.rows, Tiles::kTokens));
   const Schedule& s = problem.schedule;
-  problem.out = {p.y, p.epilogue, nullptr, finishOf(p.y, p.epilogue)};
+  problem.out = {p.y, p.epilogue, nullptr, storesPairs(p.y, p.epilogue) ? Finish::kPairs : Finish::kAny};
   if (s.sharing > 0) problem.out.parts = scratch.array<float>(Index{2} * s.sharing * Tiles::kRows * Tiles::kTokens);
 
   const PackedAbsmax absmax = packAbsmax(p.w, scratch, context);
@@ -143,34 +137,23 @@ void launchFor(const QuantizedProduct& p, Context& context) {
 }  // namespace
 
 const char* refuseFourBitWgmma(const QuantizedProduct& p, const Context& context) {
-  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
-  if (!p.transposed) return "W is not used transposed";
-  const DeviceProperties& device = context.properties();
-  if (device.major != 9 || device.minor != 0) return "the device is not of compute capability 9.0";
+  if (const char* why = refuseFourBitOperands(p, /*transposed=*/true)) return why;
+  if (const char* why = refuseAllButHopper(context)) return why;
   if (p.x.rows < kLeastRows) return "fewer than 17 rows of X";
   if (p.x.rows > kMostRows) return "more than 1024 rows of X: a product with decoded weights is faster";
-  if (p.x.scalar != ScalarType::kHalf && p.x.scalar != ScalarType::kBFloat16) return "X is neither half nor bfloat16";
-  if (p.y.scalar != p.x.scalar) return "X and Y differ in their scalars";
-  if (p.w.cols % kDeep != 0 || p.w.offset % kDeep != 0 || (p.w.rows > 1 && p.w.stride % kDeep != 0))
-    return "rows of W do not begin and end at multiples of 64 codes";
+  if (const char* why = refuseFourBitRowsOfCodes(p.w)) return why;
   if (p.w.cols == 0) return "nothing to sum";
   if (Index{1} << p.w.blockShift < kDeep) return "blocks of less than 64";
-  if (!isAligned(p.w.codes, 16)) return "codes are not aligned to 16 bytes";
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
   if (p.w.rows > kMost / kMostRows || p.w.cols > kMost / 2 / kPackedChunk)
     return "more rows or columns than 32 bits count";
-  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 227 KiB of shared memory";
   return nullptr;
 }
 
 void runFourBitWgmma(const QuantizedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
   const DeviceGuard guard(context.device());
-  if (p.x.scalar == ScalarType::kHalf) {
-    launchFor<__half>(p, context);
-  } else {
-    launchFor<__nv_bfloat16>(p, context);
-  }
+  dispatchSixteenBits(p.x.scalar, [&](auto tag) { launchFor<typename decltype(tag)::type>(p, context); });
 }
 
 }  // namespace internal

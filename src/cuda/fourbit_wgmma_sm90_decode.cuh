@@ -68,17 +68,7 @@ struct Scaled {
 
   __device__ __forceinline__ std::uint32_t operator()(std::uint32_t pair, int row) const {
     const float2 levels = __half22float2(*reinterpret_cast<const __half2*>(&pair));
-    return pack(levels.x * absmax[row], levels.y * absmax[row], TypeTag<T>());
-  }
-
- private:
-  __device__ __forceinline__ static std::uint32_t pack(float first, float second, TypeTag<__nv_bfloat16>) {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(first, second);
-    return *reinterpret_cast<const std::uint32_t*>(&v);
-  }
-  __device__ __forceinline__ static std::uint32_t pack(float first, float second, TypeTag<__half>) {
-    const __half2 v = __floats2half2_rn(first, second);
-    return *reinterpret_cast<const std::uint32_t*>(&v);
+    return packPair<T>(levels.x * absmax[row], levels.y * absmax[row]);
   }
 };
 

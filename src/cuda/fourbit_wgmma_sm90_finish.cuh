@@ -40,12 +40,6 @@ __device__ __forceinline__ Place placeOf(Index row, Index token) {
   return {row + thread / 32 * 16 + thread % 32 / 4 * 2, token + thread % 4 * 2};
 }
 
-template <typename T>
-__device__ __forceinline__ std::uint32_t packed(float first, float second) {
-  const T pair[2] = {fromFloat<T>(first), fromFloat<T>(second)};
-  return *reinterpret_cast<const std::uint32_t*>(pair);
-}
-
 // A part: sums of a warpgroup after another, of 16 tokens after another, four of a thread after another's.
 constexpr int kPartTokens = 16, kPartSums = kPartTokens / 2;
 
@@ -75,14 +69,6 @@ __device__ __forceinline__ void loadPart(const Output& out, int part, int group,
   }
 }
 
-/** The epilogue's value but for its activation. */
-__device__ __forceinline__ float affine(const Epilogue& e, float acc, float bias, float residual) {
-  float v = e.alpha * acc + bias;
-  if (v < e.lower) v = e.lower;
-  if (v > e.upper) v = e.upper;
-  return v * e.sign + e.residualSign * residual;
-}
-
 /** Two neighbours of a row of Y at a time; eight lanes write a sector of 32 bytes. */
 template <typename T, int kCount>
 __device__ __forceinline__ void storePairs(const Output& out, const Place& at, const float (&sums)[kCount]) {
@@ -105,7 +91,7 @@ __device__ __forceinline__ void storePairs(const Output& out, const Place& at, c
         residual[0] = toFloat(from[at.col * e.residual.colStride]);
         residual[1] = toFloat(from[(at.col + 1) * e.residual.colStride]);
       }
-      *reinterpret_cast<std::uint32_t*>(static_cast<T*>(out.y.data) + token * out.y.rowStride + at.col) = packed<T>(
+      *reinterpret_cast<std::uint32_t*>(static_cast<T*>(out.y.data) + token * out.y.rowStride + at.col) = packPair<T>(
           affine(e, sums[4 * i + j], bias[0], residual[0]), affine(e, sums[4 * i + 2 + j], bias[1], residual[1]));
     }
   }

@@ -9,6 +9,7 @@
 #ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
 #define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
 
+#include "fourbit_operands.h"
 #include "fourbit_pair_table.cuh"
 #include "fourbit_wgmma_sm90_decode.cuh"
 #include "fourbit_wgmma_sm90_finish.cuh"
@@ -20,7 +21,7 @@ namespace gpu {
 namespace internal {
 namespace fourbit_wgmma {
 
-constexpr int kSharedBytes = 227 << 10;
+constexpr int kSharedBytes = kHopperSharedBytes;
 // The table of 64 KiB begins at a multiple of its size; beside it are 36 KiB behind and 127 KiB before, as a block's
 // shared memory begins at 1 KiB.
 constexpr int kBehindBytes = 36 << 10;

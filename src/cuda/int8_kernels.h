@@ -3,8 +3,7 @@
 #ifndef EIGENQ_CUDA_INT8_KERNELS_H
 #define EIGENQ_CUDA_INT8_KERNELS_H
 
-#include <limits>
-
+#include "dense_view.h"
 #include "int8_product.h"
 
 namespace EigenQ {
@@ -12,18 +11,13 @@ namespace gpu {
 namespace internal {
 
 /** The codes of row 0. */
-EIGENQ_HOST_DEVICE inline const std::int8_t* codesOf(const WeightView& w) { return static_cast<const std::int8_t*>(w.codes) + w.offset; }
+EIGENQ_HOST_DEVICE inline const std::int8_t* codesOf(const WeightView& w) {
+  return static_cast<const std::int8_t*>(w.codes) + w.offset;
+}
 
 /** Whether every row of codes starts at a 16-byte boundary and ends at one. */
 inline bool hasAlignedRows(const WeightView& w) {
   return isAligned(codesOf(w), kCodeAlignment) && w.stride % kCodeAlignment == 0 && w.cols % kCodeAlignment == 0;
-}
-
-/** Whether the epilogue is y = acc. */
-inline bool isPlain(const Epilogue& e) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  return e.alpha == 1 && e.biasAxis == EigenQ::internal::BiasAxis::kNone && e.activation == Activation::kNone &&
-         e.lower == -kInfinity && e.upper == kInfinity && e.sign == 1 && !e.residual.data;
 }
 
 const char* refuseDecomposedStream(const DeviceDecomposedProduct& p, const Context& context);

@@ -164,8 +164,7 @@ struct QuantizedTokens {
   QuantizedTokens(const QuantizedProduct& p, Scratch& scratch, Context& context)
       : codes(newCodes(p.x, scratch)), product(decomposed(p)) {
     float* const stats = scratch.array<float>(p.x.rows);
-    if (p.w.outlierThreshold > 0)
-      marks = scratch.array<std::uint32_t>(markChunks(p.x.rows) * markWords(p.x.cols));
+    if (p.w.outlierThreshold > 0) marks = scratch.array<std::uint32_t>(markChunks(p.x.rows) * markWords(p.x.cols));
     quantizeInt8Tokens(p.x, p.w.outlierThreshold, codes, stats, marks, context);
     product.activations = {codes.data, codes.stride, stats, nullptr, nullptr};
   }
@@ -239,24 +238,6 @@ void runDecomposedCublasLt(const DeviceDecomposedProduct& p, Context& context) {
 }
 
 const char* refuseDecomposedReference(const DeviceDecomposedProduct&, const Context&) { return nullptr; }
-
-#ifndef EIGENQ_HAVE_SM90A
-const char* refuseDecomposedStream(const DeviceDecomposedProduct&, const Context&) {
-  return "this build has no code for sm_90a";
-}
-void runDecomposedStream(const DeviceDecomposedProduct&, Context&) { assert(false && "refused everything"); }
-void runDecomposedStream(const DeviceDecomposedProduct&, const std::uint32_t*, Context&) {
-  assert(false && "refused everything");
-}
-const char* refuseDecomposedWgmma(const DeviceDecomposedProduct&, const Context&) {
-  return "this build has no code for sm_90a";
-}
-void runDecomposedWgmma(const DeviceDecomposedProduct&, Context&) { assert(false && "refused everything"); }
-void runDecomposedWgmma(const DeviceDecomposedProduct&, const Int8Codes&, std::uint32_t*, Context&) {
-  assert(false && "refused everything");
-}
-bool takesPackedOutliers(const DeviceDecomposedProduct&) { return false; }
-#endif
 
 const char* refuseInt8Stream(const QuantizedProduct& p, const Context& c) {
   // Measured: 8 us against 9 for 4096×4096, less for larger ones.

@@ -57,12 +57,6 @@ __device__ __forceinline__ void scaleWithPacked(const WgmmaArgs& a, const Part& 
   }
 }
 
-template <typename T>
-__device__ __forceinline__ std::uint32_t packed(float first, float second) {
-  const T pair[2] = {fromFloat<T>(first), fromFloat<T>(second)};
-  return *reinterpret_cast<const std::uint32_t*>(pair);
-}
-
 /** Four lanes hold a 4×4 matrix of words, a row each of which v is their column; afterwards they hold its transpose:
  * lane c has what lanes 0 to 3 held in v[c]. */
 __device__ __forceinline__ void transposeInQuad(std::uint32_t (&v)[4], int c) {
@@ -99,14 +93,6 @@ __device__ __forceinline__ float2 loadPair(const T* from) {
   }
 }
 
-/** The epilogue's value but for its activation. */
-__device__ __forceinline__ float affine(const Epilogue& e, float acc, float bias, float residual) {
-  float v = e.alpha * acc + bias;
-  if (v < e.lower) v = e.lower;
-  if (v > e.upper) v = e.upper;
-  return v * e.sign + residual;
-}
-
 /** Row \a half of the thread's two. \param left  columns of Y from the tile's first on */
 template <typename T, int kTileQ>
 __device__ __forceinline__ void finishAffine(const Epilogue& e, Index row, Index firstCol, int col, int left, int half,
@@ -122,8 +108,9 @@ __device__ __forceinline__ void finishAffine(const Epilogue& e, Index row, Index
     if (perCol) b = loadPair<T>(bias + 8 * i);
     if (e.residual.data) r = loadPair<T>(residual + 8 * i);
     float* const v = values + 4 * i + 2 * half;
-    v[0] = affine(e, v[0], b.x, e.residualSign * r.x);
-    v[1] = affine(e, v[1], b.y, e.residualSign * r.y);
+    const float signedX = e.residualSign * r.x, signedY = e.residualSign * r.y;
+    v[0] = bounded(e, v[0], b.x) + signedX;
+    v[1] = bounded(e, v[1], b.y) + signedY;
   }
 }
 
@@ -145,7 +132,8 @@ __device__ __forceinline__ void storeSectors(T* tile, bool rowThere, int col, in
     for (int i = 0; i < kTileQ / 8; i += 4) {
       std::uint32_t v[4];
 #pragma unroll
-      for (int g = 0; g < 4; ++g) v[g] = packed<T>(values[4 * (i + g) + 2 * half], values[4 * (i + g) + 2 * half + 1]);
+      for (int g = 0; g < 4; ++g)
+        v[g] = packPair<T>(values[4 * (i + g) + 2 * half], values[4 * (i + g) + 2 * half + 1]);
       transposeInQuad(v, c);
       if (rowThere && 8 * (i + c) < left)
         *reinterpret_cast<uint4*>(tile + 8 * c + 8 * i) = make_uint4(v[0], v[1], v[2], v[3]);

@@ -23,15 +23,6 @@ constexpr int kMmaThreads = 128;
 constexpr int kMmaRows = 64;  // of a block: 16 a warp
 constexpr float kLog2E = 1.44269504088896340736f;
 
-__device__ __forceinline__ std::uint32_t roundPair(float low, float high, __half) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-__device__ __forceinline__ std::uint32_t roundPair(float low, float high, __nv_bfloat16) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
 __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
                                     __half) {
   ptx::mmaHalf(d, a[0], a[1], a[2], a[3], b0, b1);
@@ -108,8 +99,8 @@ struct MmaTile {
 #pragma unroll
     for (int k = 0; k < kInner / 16; ++k) {
       const float(&left)[4] = w[2 * k], (&right)[4] = w[2 * k + 1];
-      const std::uint32_t x[4] = {roundPair(left[0], left[1], T()), roundPair(left[2], left[3], T()),
-                                  roundPair(right[0], right[1], T()), roundPair(right[2], right[3], T())};
+      const std::uint32_t x[4] = {packPair<T>(left[0], left[1]), packPair<T>(left[2], left[3]),
+                                  packPair<T>(right[0], right[1]), packPair<T>(right[2], right[3])};
 #pragma unroll
       for (int n = 0; n < kDim / 16; ++n) {
         std::uint32_t y[4];  // entries 16n … of B: 0 to 7 of both halves of k, then 8 to 15

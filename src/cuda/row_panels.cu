@@ -6,6 +6,7 @@
 // Traffic  each element read and written once, in runs of 32: 64 B of 16-bit values, 128 B of floats.
 // Needs    nothing: strides of any size and sign.
 #include <cstdint>
+#include <type_traits>
 
 #include "op_launch.cuh"
 #include "row_panels.h"
@@ -34,15 +35,12 @@ void copyWords(const ConstDenseView& a, void* to, Context& context) {
 
 }  // namespace
 
-Index sizeOf(ScalarType scalar) {
-  Index size = 0;
-  dispatchDeviceScalar(scalar, [&](auto tag) { size = sizeof(typename decltype(tag)::type); });
-  return size;
-}
-
 void copyRowMajor(const ConstDenseView& a, void* to, Context& context) {
   if (a.rows == 0 || a.cols == 0) return;
-  sizeOf(a.scalar) == 2 ? copyWords<std::uint16_t>(a, to, context) : copyWords<std::uint32_t>(a, to, context);
+  dispatchDeviceScalar(a.scalar, [&](auto tag) {
+    using Word = std::conditional_t<sizeof(typename decltype(tag)::type) == 2, std::uint16_t, std::uint32_t>;
+    copyWords<Word>(a, to, context);
+  });
 }
 
 }  // namespace internal

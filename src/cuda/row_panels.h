@@ -4,20 +4,14 @@
 #ifndef EIGENQ_CUDA_ROW_PANELS_H
 #define EIGENQ_CUDA_ROW_PANELS_H
 
-#include <eigen_q/src/Views.h>
-
 #include <algorithm>
 
 #include "context_state.h"
+#include "dense_view.h"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
-
-using EigenQ::internal::ConstDenseView;
-
-/** Bytes of a device scalar. Throws std::invalid_argument for double. */
-Index sizeOf(ScalarType scalar);
 
 /** Whether the elements of each row lie side by side. */
 inline bool hasContiguousRows(const ConstDenseView& a) { return a.cols <= 1 || a.colStride == 1; }
@@ -28,7 +22,7 @@ bool isRowMajorRun(const EigenQ::internal::BasicDenseView<Void>& a) {
   return (a.cols == 1 || a.colStride == 1) && (a.rows == 1 || a.rowStride == a.cols);
 }
 
-/** Lays out \a a row-major without gaps at \a to, which has room for it. */
+/** Lays out \a a row-major without gaps at \a to, which has room for it. Throws std::invalid_argument for double. */
 void copyRowMajor(const ConstDenseView& a, void* to, Context& context);
 
 constexpr Index kPanelBytes = Index{16} << 20;  // with its codes well inside 50 MB (H200) or 40 MB (A100) of L2
@@ -37,7 +31,7 @@ constexpr Index kPanelBytes = Index{16} << 20;  // with its codes well inside 50
  * \a rowUnit rows. */
 template <typename F>
 void forEachCopiedPanel(const ConstDenseView& a, Index rowUnit, Context& context, F&& f) {
-  const Index size = sizeOf(a.scalar);
+  const auto size = static_cast<Index>(sizeOf(a.scalar));
   const Index units = std::max<Index>(1, kPanelBytes / (rowUnit * a.cols * size));
   const Index step = std::min(a.rows, units * rowUnit);
   Scratch scratch(context);

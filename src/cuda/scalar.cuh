@@ -8,6 +8,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cstdint>
 #include <stdexcept>
 
 namespace EigenQ {
@@ -33,6 +34,20 @@ __device__ __forceinline__ __nv_bfloat16 fromFloat<__nv_bfloat16>(float v) {
   return __float2bfloat16_rn(v);
 }
 
+/** Two 16-bit values as they lie in memory, the first in the lower half. */
+template <typename T>
+__device__ __forceinline__ std::uint32_t packPair(float first, float second);
+template <>
+__device__ __forceinline__ std::uint32_t packPair<__half>(float first, float second) {
+  const __half2 pair = __floats2half2_rn(first, second);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+template <>
+__device__ __forceinline__ std::uint32_t packPair<__nv_bfloat16>(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
 template <typename T>
 struct TypeTag {
   using type = T;
@@ -52,6 +67,12 @@ void dispatchDeviceScalar(ScalarType scalar, F&& f) {
       break;
   }
   throw std::invalid_argument("EigenQ::gpu: expected float, half or bfloat16 matrices, found double");
+}
+
+/** The same where the scalar is known to be half or bfloat16. */
+template <typename F>
+void dispatchSixteenBits(ScalarType scalar, F&& f) {
+  scalar == ScalarType::kHalf ? f(TypeTag<__half>()) : f(TypeTag<__nv_bfloat16>());
 }
 
 }  // namespace internal

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MPL-2.0
+// What stands for the files *_sm90.cu in builds without code for Hopper.
+#include "fourbit_backward.h"
+#include "fourbit_decode.h"
+#include "fourbit_rows.h"
+#include "fourbit_wgmma.h"
+#include "int8_kernels.h"
+
+#include <cassert>
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+namespace {
+
+constexpr const char* kNoCode = "this build has no code for sm_90a";
+void runNothing() { assert(false && "refused everything"); }
+
+}  // namespace
+
+const char* refuseFourBitRows(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runFourBitRows(const QuantizedProduct&, Context&) { runNothing(); }
+const char* refuseFourBitDecodeStream(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runFourBitDecodeStream(const QuantizedProduct&, Context&) { runNothing(); }
+const char* refuseFourBitWgmma(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runFourBitWgmma(const QuantizedProduct&, Context&) { runNothing(); }
+const char* refuseFourBitBackward(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runFourBitBackward(const QuantizedProduct&, Context&) { runNothing(); }
+
+const char* refuseDecomposedStream(const DeviceDecomposedProduct&, const Context&) { return kNoCode; }
+void runDecomposedStream(const DeviceDecomposedProduct&, Context&) { runNothing(); }
+void runDecomposedStream(const DeviceDecomposedProduct&, const std::uint32_t*, Context&) { runNothing(); }
+const char* refuseDecomposedWgmma(const DeviceDecomposedProduct&, const Context&) { return kNoCode; }
+void runDecomposedWgmma(const DeviceDecomposedProduct&, Context&) { runNothing(); }
+void runDecomposedWgmma(const DeviceDecomposedProduct&, const Int8Codes&, std::uint32_t*, Context&) { runNothing(); }
+bool takesPackedOutliers(const DeviceDecomposedProduct&) { return false; }
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
