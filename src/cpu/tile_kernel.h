@@ -11,9 +11,11 @@
 
 #include "simd.h"
 
+#include <eigen_q/src/Macros.h>
 #include <eigen_q/src/Views.h>
 
 #include <type_traits>
+#include <utility>
 
 namespace EigenQ {
 namespace internal {
@@ -39,37 +41,68 @@ struct TileKernel {
   static void addChain(Vec sum, bool first, float* to) { Isa::store(to, first ? sum : Isa::add(Isa::load(to), sum)); }
   static void addChain(Vec sum, bool first, double* to) { Isa::addWidened(sum, first, to); }
 
+  /** The sums of R rows, each cut in kParts. Indices are constants for the front end already, by expansion of packs:
+   * before and behind a loop, g++ 12 keeps an array that loops index in memory. */
+  template <int R, int kParts>
+  struct Sums {
+    template <int kCount>
+    using Upto = std::make_integer_sequence<int, kCount>;
+    Vec low[kParts * R], high[kParts * R];
+
+    EIGENQ_STRONG_INLINE Sums() { clear(Upto<kParts * R>()); }
+    template <int... I>
+    EIGENQ_STRONG_INLINE void clear(std::integer_sequence<int, I...>) {
+      ((low[I] = high[I] = Isa::zero()), ...);
+    }
+    template <int I>
+    EIGENQ_STRONG_INLINE void addRow(Vec x, Vec w0, Vec w1) {
+      low[I] = Isa::multiplyAdd(x, w0, low[I]);
+      high[I] = Isa::multiplyAdd(x, w1, high[I]);
+    }
+    /** One step of k, to one part. */
+    template <int kPart, int... r>
+    EIGENQ_STRONG_INLINE void addStep(const float* x, Index rowStride, const float* panel,
+                                      std::integer_sequence<int, r...>) {
+      const Vec w0 = Isa::load(panel), w1 = Isa::load(panel + kLanes);
+      (addRow<kPart * R + r>(Isa::broadcast(x[r * rowStride]), w0, w1), ...);
+    }
+    /** kParts steps. */
+    template <int... part>
+    EIGENQ_STRONG_INLINE void addSteps(const float* x, Index rowStride, Index depthStride, const float* panel,
+                                       std::integer_sequence<int, part...>) {
+      (addStep<part>(x + part * depthStride, rowStride, panel + part * kPanel, Upto<R>()), ...);
+    }
+    template <int kPart, int... r>
+    EIGENQ_STRONG_INLINE void addPart(std::integer_sequence<int, r...>) {
+      ((low[r] = Isa::add(low[r], low[kPart * R + r]), high[r] = Isa::add(high[r], high[kPart * R + r])), ...);
+    }
+    /** Adds the other parts to the first. */
+    template <int... part>
+    EIGENQ_STRONG_INLINE void join(std::integer_sequence<int, 0, part...>) {
+      (addPart<part>(Upto<R>()), ...);
+    }
+    template <typename Sum, int... r>
+    EIGENQ_STRONG_INLINE void store(bool first, Sum* to, Index stride, std::integer_sequence<int, r...>) const {
+      ((addChain(low[r], first, to + r * stride), addChain(high[r], first, to + r * stride + kLanes)), ...);
+    }
+  };
+
   /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], one chain; rows of \a to are \a toStride apart. */
   template <int R, typename Sum>
   static void multiplyChain(Index depth, const float* data, Index rowStride, Index depthStride, const float* panel,
                             bool first, Sum* to, Index toStride) {
     // Few rows have few sums: then each is cut in several, lest every addition wait for the last.
-    constexpr int kSplit = R == 1 ? 4 : R <= 3 ? 2 : 1;
-    Vec sum[kSplit][R][2];
-    for (auto& part : sum) {
-      for (auto& row : part) row[0] = row[1] = Isa::zero();
-    }
-    const auto multiplyAt = [&](Vec(&part)[R][2]) {
-      const Vec w0 = Isa::load(panel), w1 = Isa::load(panel + kLanes);
-      for (int r = 0; r < R; ++r) {
-        const Vec xr = Isa::broadcast(data[r * rowStride]);
-        part[r][0] = Isa::multiplyAdd(xr, w0, part[r][0]);
-        part[r][1] = Isa::multiplyAdd(xr, w1, part[r][1]);
-      }
-      data += depthStride;
-      panel += kPanel;
-    };
+    constexpr int kParts = R == 1 ? 4 : R <= 3 ? 2 : 1;
+    constexpr std::make_integer_sequence<int, kParts> kEveryPart;
+    constexpr std::make_integer_sequence<int, R> kEveryRow;
+    Sums<R, kParts> sums;
     Index k = 0;
-    for (; k + kSplit <= depth; k += kSplit) {
-      for (auto& part : sum) multiplyAt(part);
-    }
-    for (; k < depth; ++k) multiplyAt(sum[0]);
-    for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < 2; ++v) {
-        for (int part = 1; part < kSplit; ++part) sum[0][r][v] = Isa::add(sum[0][r][v], sum[part][r][v]);
-        addChain(sum[0][r][v], first, to + r * toStride + v * kLanes);
-      }
-    }
+    for (; k + kParts <= depth; k += kParts, data += kParts * depthStride, panel += kParts * kPanel)
+      sums.addSteps(data, rowStride, depthStride, panel, kEveryPart);
+    for (; k < depth; ++k, data += depthStride, panel += kPanel)
+      sums.template addStep<0>(data, rowStride, panel, kEveryRow);
+    sums.join(kEveryPart);
+    sums.store(first, to, toStride, kEveryRow);
   }
 
   /** to[R][kPanel] (+)= x[R][depth]·panel[depth][kPanel], in chains of \a chain. A packed tile has R rows side by side:
