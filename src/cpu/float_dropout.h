@@ -20,6 +20,7 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
+// kSets vectors side by side hide the seven clocks of a round that wait for each other, as far as registers reach.
 // One word in the lower half of each lane of 64 bits; what is in the upper half does not matter. store() writes the
 // words 0 … 3 of each block, whose numbers order(i) are those of lane i.
 
@@ -27,11 +28,12 @@ namespace {
 
 struct PhiloxLanes {
   using Words = __m512i;
-  static constexpr int kLanes = 8;
+  static constexpr int kLanes = 8, kSets = 4;
   static int order(int lane) { return lane / 2 + lane % 2 * 4; }
   static Words load(const std::uint64_t* p) { return _mm512_loadu_si512(p); }
   static Words broadcast(std::uint64_t v) { return _mm512_set1_epi64(static_cast<long long>(v)); }
   static Words multiply(Words a, Words b) { return _mm512_mul_epu32(a, b); }
+  static Words add(Words a, Words b) { return _mm512_add_epi64(a, b); }
   static Words high(Words v) { return _mm512_srli_epi64(v, 32); }
   static Words exclusiveOr(Words a, Words b) { return _mm512_xor_si512(a, b); }
   static void store(std::uint32_t* p, Words c0, Words c1, Words c2, Words c3) {
@@ -46,11 +48,12 @@ struct PhiloxLanes {
 
 struct PhiloxLanes {
   using Words = __m256i;
-  static constexpr int kLanes = 4;
+  static constexpr int kLanes = 4, kSets = 2;
   static int order(int lane) { return lane / 2 + lane % 2 * 2; }
   static Words load(const std::uint64_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static Words broadcast(std::uint64_t v) { return _mm256_set1_epi64x(static_cast<long long>(v)); }
   static Words multiply(Words a, Words b) { return _mm256_mul_epu32(a, b); }
+  static Words add(Words a, Words b) { return _mm256_add_epi64(a, b); }
   static Words high(Words v) { return _mm256_srli_epi64(v, 32); }
   static Words exclusiveOr(Words a, Words b) { return _mm256_xor_si256(a, b); }
   static void store(std::uint32_t* p, Words c0, Words c1, Words c2, Words c3) {
@@ -65,11 +68,12 @@ struct PhiloxLanes {
 
 struct PhiloxLanes {
   using Words = std::uint64_t;
-  static constexpr int kLanes = 1;
+  static constexpr int kLanes = 1, kSets = 2;
   static int order(int lane) { return lane; }
   static Words load(const std::uint64_t* p) { return *p; }
   static Words broadcast(std::uint64_t v) { return v; }
   static Words multiply(Words a, Words b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+  static Words add(Words a, Words b) { return a + b; }
   static Words high(Words v) { return v >> 32; }
   static Words exclusiveOr(Words a, Words b) { return a ^ b; }
   static void store(std::uint32_t* p, Words c0, Words c1, Words c2, Words c3) {
@@ -82,39 +86,49 @@ struct PhiloxLanes {
 
 #endif
 
-struct PhiloxBlocks {
+/** Blocks of one stream. */
+class PhiloxBlocks {
+ public:
   using Lanes = PhiloxLanes;
   using Words = Lanes::Words;
-  static constexpr int kSets = 2;  // side by side: a product takes 3 to 5 clocks
-  static constexpr int kBlocks = kSets * Lanes::kLanes, kWords = 4 * kBlocks;
+  static constexpr int kSets = Lanes::kSets, kBlocks = kSets * Lanes::kLanes, kWords = 4 * kBlocks, kRounds = 10;
+
+  PhiloxBlocks(std::uint64_t seed, std::uint64_t stream) : m_low(Lanes::broadcast(stream)), m_high(Lanes::high(m_low)) {
+    constexpr std::uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;  // golden ratio, √3 − 1
+    std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+    for (int round = 0; round < kRounds; ++round, key0 += kWeyl0, key1 += kWeyl1) {
+      m_keys[round][0] = Lanes::broadcast(key0);
+      m_keys[round][1] = Lanes::broadcast(key1);
+    }
+    std::uint64_t order[Lanes::kLanes];
+    for (int lane = 0; lane < Lanes::kLanes; ++lane) order[lane] = static_cast<std::uint64_t>(Lanes::order(lane));
+    m_order = Lanes::load(order);
+  }
 
   /** words[4·b + i] = word i of block first + b. Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3. */
-  static void generate(std::uint64_t seed, std::uint64_t stream, std::uint64_t first, std::uint32_t* words) {
+  void generate(std::uint64_t first, std::uint32_t* words) const {
     const Words multiplier0 = Lanes::broadcast(0xD2511F53), multiplier1 = Lanes::broadcast(0xCD9E8D57);
-    constexpr std::uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;  // golden ratio, √3 − 1
     Words c0[kSets], c1[kSets], c2[kSets], c3[kSets];
     for (int s = 0; s < kSets; ++s) {
-      std::uint64_t blocks[Lanes::kLanes];
-      for (int lane = 0; lane < Lanes::kLanes; ++lane)
-        blocks[lane] = first + static_cast<std::uint64_t>(s * Lanes::kLanes + Lanes::order(lane));
-      c0[s] = Lanes::load(blocks);
+      c0[s] = Lanes::add(m_order, Lanes::broadcast(first + static_cast<std::uint64_t>(s * Lanes::kLanes)));
       c1[s] = Lanes::high(c0[s]);
-      c2[s] = Lanes::broadcast(stream);
-      c3[s] = Lanes::high(c2[s]);
+      c2[s] = m_low;
+      c3[s] = m_high;
     }
-    std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round, key0 += kWeyl0, key1 += kWeyl1) {
-      const Words k0 = Lanes::broadcast(key0), k1 = Lanes::broadcast(key1);
+    for (const auto& key : m_keys) {
       for (int s = 0; s < kSets; ++s) {
         const Words p0 = Lanes::multiply(multiplier0, c0[s]), p1 = Lanes::multiply(multiplier1, c2[s]);
-        c0[s] = Lanes::exclusiveOr(Lanes::exclusiveOr(Lanes::high(p1), c1[s]), k0);
-        c2[s] = Lanes::exclusiveOr(Lanes::exclusiveOr(Lanes::high(p0), c3[s]), k1);
+        c0[s] = Lanes::exclusiveOr(Lanes::exclusiveOr(Lanes::high(p1), c1[s]), key[0]);
+        c2[s] = Lanes::exclusiveOr(Lanes::exclusiveOr(Lanes::high(p0), c3[s]), key[1]);
         c1[s] = p1;
         c3[s] = p0;
       }
     }
     for (int s = 0; s < kSets; ++s) Lanes::store(words + s * 4 * Lanes::kLanes, c0[s], c1[s], c2[s], c3[s]);
   }
+
+ private:
+  Words m_keys[kRounds][2], m_low, m_high, m_order;
 };
 
 /** \a count ≤ kWords values. */
@@ -137,9 +151,10 @@ void dropWords(const std::uint32_t* words, const FloatDropout& d, Index begin, I
 void dropFloats(const FloatDropout& d) {
   constexpr Index kWords = PhiloxBlocks::kWords, kPiece = 64 * kWords;  // of a task
   forEachTask(ceilDiv(d.size, kPiece), d.size * 16, [&](Index task) {
+    const PhiloxBlocks blocks(d.seed, d.stream);
     std::uint32_t words[kWords];
     for (Index i = task * kPiece, end = least(d.size, i + kPiece); i < end; i += kWords) {
-      PhiloxBlocks::generate(d.seed, d.stream, static_cast<std::uint64_t>(i) / 4, words);
+      blocks.generate(static_cast<std::uint64_t>(i) / 4, words);
       const Index count = least(kWords, end - i);
       count == kWords ? dropWords(words, d, i, kWords) : dropWords(words, d, i, count);
     }
