@@ -11,6 +11,7 @@
 #include "epilogue.cuh"
 #include "int8_decode.cuh"
 #include "int8_scale.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -95,16 +96,11 @@ __global__ void __launch_bounds__(kThreads) decodeKernel(const __grid_constant__
 }
 
 template <typename T>
-void launch(const DeviceDecomposedProduct& p, Context& context) {
-  const unsigned blocks = blocksFor(p.w.rows);
-  if (!hasAlignedRows(p.w)) {
-    decodeKernel<T, 2, false><<<blocks, kThreads, 0, context.stream()>>>(p);
-  } else if (p.y.rows > 8) {
-    decodeKernel<T, 2, true><<<blocks, kThreads, 0, context.stream()>>>(p);
-  } else {
-    decodeKernel<T, 1, true><<<blocks, kThreads, 0, context.stream()>>>(p);
-  }
-  EIGENQ_CUDA_CHECK_LAUNCH("int8.decode");
+void launchAs(const DeviceDecomposedProduct& p, Context& context) {
+  const auto kernel = !hasAlignedRows(p.w) ? decodeKernel<T, 2, false>
+                      : p.y.rows > 8       ? decodeKernel<T, 2, true>
+                                           : decodeKernel<T, 1, true>;
+  launch("int8.decode", kernel, {blocksFor(p.w.rows), kThreads}, context, p);
 }
 
 }  // namespace
@@ -116,9 +112,7 @@ const char* refuseDecomposedDecode(const DeviceDecomposedProduct& p, const Conte
 }
 
 void runDecomposedDecode(const DeviceDecomposedProduct& p, Context& context) {
-  if (p.y.rows == 0 || p.y.cols == 0) return;
-  const DeviceGuard guard(context.device());
-  dispatchDeviceScalar(p.y.scalar, [&](auto tag) { launch<typename decltype(tag)::type>(p, context); });
+  forResult(p.y, [&](auto tag) { launchAs<typename decltype(tag)::type>(p, context); });
 }
 
 }  // namespace internal

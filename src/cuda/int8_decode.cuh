@@ -103,6 +103,12 @@ __device__ __forceinline__ void storeParts(const Sum (&sums)[kTiles][4], int war
 
 inline unsigned blocksFor(Index rows) { return static_cast<unsigned>((rows + kRows - 1) / kRows); }
 
+/** Calls \a launch with the TypeTag of Y's scalar, unless Y is empty. */
+template <typename Launch>
+void forResult(const DenseView& y, const Launch& launch) {
+  if (y.rows > 0 && y.cols > 0) dispatchDeviceScalar(y.scalar, launch);
+}
+
 }  // namespace decode
 }  // namespace internal
 }  // namespace gpu

@@ -232,7 +232,7 @@ Index sharedBytes(const QuantizedProduct& p) {
 }
 
 template <typename T>
-void launch(const QuantizedProduct& p, Context& context) {
+void launchAs(const QuantizedProduct& p, Context& context) {
   const FusedArgs args = {p, sharedStride(p.x.cols), hasAlignedRows(p.x)};
   const Index tiles = blocksFor(p.w.rows), most = kBlocksPerMultiprocessor * context.multiprocessors();
   const LaunchShape shape{static_cast<unsigned>(tiles < most ? tiles : most), kThreads,
@@ -260,9 +260,7 @@ const char* refuseInt8DecodeFused(const QuantizedProduct& p, const Context& cont
 }
 
 void runInt8DecodeFused(const QuantizedProduct& p, Context& context) {
-  if (p.y.rows == 0 || p.y.cols == 0) return;
-  const DeviceGuard guard(context.device());
-  dispatchDeviceScalar(p.y.scalar, [&](auto tag) { launch<typename decltype(tag)::type>(p, context); });
+  forResult(p.y, [&](auto tag) { launchAs<typename decltype(tag)::type>(p, context); });
 }
 
 }  // namespace internal

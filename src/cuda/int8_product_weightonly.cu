@@ -13,6 +13,7 @@
 // Needs    M ≤ 16. Rows of W at 16-byte boundaries; others are read bytewise, several times slower.
 #include "epilogue.cuh"
 #include "int8_decode.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -128,9 +129,8 @@ PackedTokens packTokens(const ConstDenseView& x, Scratch& scratch, Context& cont
   Storage* const packed = scratch.array<Storage>(Operand<T>::kPlanes * x.rows * stride);
   const Index blocks = (x.rows * stride + kThreads - 1) / kThreads;
   if (blocks == 0) return {packed, stride};
-  packKernel<T>
-      <<<static_cast<unsigned>(blocks < 1024 ? blocks : 1024), kThreads, 0, context.stream()>>>(x, packed, stride);
-  EIGENQ_CUDA_CHECK_LAUNCH("packing of activations");
+  launch("packing of activations", packKernel<T>, {static_cast<unsigned>(blocks < 1024 ? blocks : 1024), kThreads},
+         context, x, packed, stride);
   return {packed, stride};
 }
 
@@ -206,18 +206,13 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-void launch(const QuantizedProduct& p, Context& context) {
+void launchAs(const QuantizedProduct& p, Context& context) {
   Scratch scratch(context);
   const PackedTokens x = packTokens<T>(p.x, scratch, context);
-  const unsigned blocks = blocksFor(p.w.rows);
-  if (!hasAlignedRows(p.w)) {
-    weightOnlyKernel<T, 2, false><<<blocks, kThreads, 0, context.stream()>>>(p, x);
-  } else if (p.y.rows > 8) {
-    weightOnlyKernel<T, 2, true><<<blocks, kThreads, 0, context.stream()>>>(p, x);
-  } else {
-    weightOnlyKernel<T, 1, true><<<blocks, kThreads, 0, context.stream()>>>(p, x);
-  }
-  EIGENQ_CUDA_CHECK_LAUNCH("int8.weightonly.decode");
+  const auto kernel = !hasAlignedRows(p.w) ? weightOnlyKernel<T, 2, false>
+                      : p.y.rows > 8       ? weightOnlyKernel<T, 2, true>
+                                           : weightOnlyKernel<T, 1, true>;
+  launch("int8.decode.weightonly", kernel, {blocksFor(p.w.rows), kThreads}, context, p, x);
 }
 
 }  // namespace
@@ -232,9 +227,7 @@ const char* refuseInt8WeightOnlyDecode(const QuantizedProduct& p, const Context&
 }
 
 void runInt8WeightOnlyDecode(const QuantizedProduct& p, Context& context) {
-  if (p.y.rows == 0 || p.y.cols == 0) return;
-  const DeviceGuard guard(context.device());
-  dispatchDeviceScalar(p.y.scalar, [&](auto tag) { launch<typename decltype(tag)::type>(p, context); });
+  forResult(p.y, [&](auto tag) { launchAs<typename decltype(tag)::type>(p, context); });
 }
 
 }  // namespace internal
