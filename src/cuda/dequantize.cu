@@ -39,7 +39,6 @@ constexpr int kWarpSize = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // ---- rows
-// ------------------------------------------------------------------------------------------------------------
 
 /** Steps of a warp along a row: as many loads are in flight. */
 constexpr int kSteps = 4;
@@ -251,7 +250,6 @@ void runRows(const Dequantization& whole, Context& context) {
 }
 
 // ---- tiles
-// -----------------------------------------------------------------------------------------------------------
 
 constexpr int kTileRows = 32, kTileCols = 64;
 

@@ -30,6 +30,7 @@
 #include "epilogue.cuh"
 #include "fourbit_mma.cuh"
 #include "fourbit_pair_table.cuh"
+#include "ptx_shared.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -60,21 +61,7 @@ struct Problem {
   float* sums = nullptr;  // (slice, token, row) where K is split over CTAs; null: finish in place
 };
 
-// ---- instructions
-// ----------------------------------------------------------------------------------------------------
-
-/** 16 bytes; zeros where \a bytes is 0, and then \a source is not read. Neighbours are next: bring the whole line. */
-__device__ __forceinline__ void copyAsync(std::uint32_t target, const void* source, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes)
-               : "memory");
-}
-__device__ __forceinline__ void commitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ __forceinline__ void waitForCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
 // ---- what a warp reads
-// -----------------------------------------------------------------------------------------------
 
 /** A warp's share of K: whole units but for the end of a row. */
 struct Share {
@@ -112,16 +99,16 @@ class RingLoader {
   __device__ __forceinline__ void loadUnit(int stage) {
     if (m_tile < m_tiles && m_share.chunks > 0) {
       const std::uint32_t target = m_target + stage * kStageBytes;
-      const int bytes = 2 * m_unit + m_piece / 2 < m_share.chunks ? 16 : 0;
-      copyAsync(target, m_source[0] + m_unit * kStageRowBytes, bytes);
-      copyAsync(target + 8 * kStageRowBytes, m_source[1] + m_unit * kStageRowBytes, bytes);
+      const bool inside = 2 * m_unit + m_piece / 2 < m_share.chunks;
+      ptx::copyAsyncLine(target, m_source[0] + m_unit * kStageRowBytes, inside);
+      ptx::copyAsyncLine(target + 8 * kStageRowBytes, m_source[1] + m_unit * kStageRowBytes, inside);
       if (++m_unit == m_share.units()) {
         m_unit = 0;
         m_tile += static_cast<int>(gridDim.x);
         startTile();
       }
     }
-    commitCopies();
+    ptx::commitCopies();
   }
 
  private:
@@ -201,7 +188,6 @@ class Scales {
 };
 
 // ---- a tile
-// ----------------------------------------------------------------------------------------------------------
 
 /** B fragments of a warp's share of K: a lane's eight values of each half chunk, of one token each group of columns. */
 template <int kGroups, int kChunks>
@@ -335,7 +321,7 @@ __global__ void __launch_bounds__(kThreads, 1) decodeProduct(const __grid_consta
 #pragma unroll
     for (int unit = 0; unit < kUnits; ++unit) {
       if (unit >= share.units()) break;
-      waitForCopies<kStages - 2>();
+      ptx::waitForCopies<kStages - 2>();
       __syncwarp();  // every lane's copies have landed, and every lane is done with the stage that is filled next
       loader.loadUnit(stage == 0 ? kStages - 1 : stage - 1);
       const std::uint32_t at = codes + stage * kStageBytes;

@@ -11,12 +11,11 @@
 // p runs over rows of Y and q over columns where rows are contiguous; Y column-major is its transpose, with X and W
 // exchanged. So stores are always along q.
 //
-// Traffic  (128 + 256)·k B a tile for 128·256·k products: at the tensor cores' full rate 48 B a clock and
-// multiprocessor,
-//          11 TB/s in all, which is more than the second-level cache gives. So two blocks below one another make a
-//          cluster, and each copies half of q's codes to both: (128 + 128)·k B. 8192 rows of X by 28672×8192 took 3.41
-//          ms without that, 2.69 with it, 14336×4096 831 us and 711. Tiles that run together form a square, so that
-//          memory sees each code a few times only.
+// Traffic  (128 + 256)·k B a tile for 128·256·k products: at the tensor cores' full rate 48 B a clock and SM, 11 TB/s
+//          in all, which is more than the second-level cache gives. So two blocks below one another make a cluster, and
+//          each copies half of q's codes to both: (128 + 128)·k B. 8192 rows of X by 28672×8192 took 3.41 ms without
+//          that, 2.69 with it, 14336×4096 831 us and 711. Tiles that run together form a square, so that memory sees
+//          each code a few times only.
 // Work     2·m·n·k operations at nominally 1979 TOP/s; 1580 is what random data leave of it.
 // Epilogue 128 values a thread. The scale is r32(sum)·r32(row stat·absmax/127²): three roundings of float beside the
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 // How the outlier columns come to a part's values in int8_gemm_sm90.cu.
 //
-//   packed     X's 16 columns as A in registers, W's codes as B in shared memory: one more wgmma, of 16-bit values,
-//   into
-//              the registers of the sums, which are floats by then
+//   packed     X's columns and W's codes, 16 at a time in shared memory: an mma.sync of 16-bit values into the
+//              registers of the sums, which are floats by then
 //   gathered   eight columns at a time as floats in shared memory, fmaf by fmaf: for operands that are not of 16 bits
 #ifndef EIGENQ_CUDA_INT8_WGMMA_OUTLIERS_CUH
 #define EIGENQ_CUDA_INT8_WGMMA_OUTLIERS_CUH

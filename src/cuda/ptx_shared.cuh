@@ -18,6 +18,11 @@ __device__ __forceinline__ void copyAsync(void* to, const void* from, bool insid
       "l"(from), "r"(inside ? 16 : 0)
       : "memory");
 }
+/** The same to a shared address; its neighbours are next, so that the second-level cache fetches all 128 bytes. */
+__device__ __forceinline__ void copyAsyncLine(std::uint32_t to, const void* from, bool inside) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(inside ? 16 : 0)
+               : "memory");
+}
 /** Ends a group of copies. */
 __device__ __forceinline__ void commitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /** Waits for all groups of this thread but the last kPending. */

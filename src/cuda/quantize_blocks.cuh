@@ -47,9 +47,7 @@ constexpr Index kTileValues = Index{kQuantizeWarps} * kVectors* kVectorValues;
 constexpr int kMostVectors = 4;
 static_assert(kTileValues<kMostVectors> % EigenQ::internal::kMaxBlockSize == 0, "a tile holds whole blocks");
 
-/** Thread blocks a multiprocessor holds at once; __launch_bounds__ makes it so. Values wait in registers, and floats
- * need twice as many. */
-template <typename T>
+/** Thread blocks a multiprocessor holds at once; __launch_bounds__ makes it so. */
 constexpr int kQuantizeResidents = 3;
 
 /** Whether a thread asks for its next tile before it encodes this one: where both fit in its registers. */
@@ -155,7 +153,7 @@ __device__ __forceinline__ void encodeVector(const BlockRun<T>& run, const Encod
  *   kBytes, encode(shared, floats, reciprocal): the codes of eight values
  *   kFlush<T> */
 template <typename T, typename Encoder, int kVectors>
-__global__ void __launch_bounds__(kQuantizeThreads, kQuantizeResidents<T>)
+__global__ void __launch_bounds__(kQuantizeThreads, kQuantizeResidents)
     quantizeBlocks(const BlockRun<T> run, const __grid_constant__ Encoder encoder) {
   __shared__ typename Encoder::Shared shared;
   __shared__ float warpLargest[kQuantizeWarps];
@@ -204,7 +202,7 @@ template <typename T, typename Encoder, int kVectors = kMostVectors>
 void launchQuantizeBlocks(const BlockRun<T>& run, const Encoder& encoder, Context& context) {
   assert(kTileValues<kVectors> >> run.blockShift > 0);
   const Index tiles = ceilDiv(run.size, kTileValues<kVectors>);
-  const Index residents = static_cast<Index>(context.multiprocessors()) * kQuantizeResidents<T>;
+  const Index residents = static_cast<Index>(context.multiprocessors()) * kQuantizeResidents;
   launchEarly("quantizeBlocks", quantizeBlocks<T, Encoder, kVectors>,
               {static_cast<unsigned>(std::min(tiles, residents)), kQuantizeThreads}, context, run, encoder);
 }

@@ -183,7 +183,6 @@ HostTransfer<Scalar, Options> DeviceMatrix<Scalar, Options>::toHostAsync(Context
 }
 
 // ---- members of views and expressions that make matrices
-// --------------------------------------------------------------
 
 template <typename Scalar>
 auto DeviceView<Scalar>::toHost(Context& context) const {

@@ -118,7 +118,6 @@ using EnableSum = std::enable_if_t<IsArithmetic<A>::value && IsArithmetic<B>::va
 }  // namespace internal
 
 // ---- products
-// ---------------------------------------------------------------------------------------------------------
 
 /** X·W and W·X for a device matrix X; see the host's operator for their value. Inner products of expressions need the
  * expression stored first. */
@@ -156,7 +155,6 @@ internal::Simple<typename X::Scalar> operator-(const DeviceBase<X>& x) {
 }
 
 // ---- sums and activations
-// ---------------------------------------------------------------------------------------------
 
 template <typename A, typename B, internal::EnableSum<A, B> = 0>
 auto operator+(const A& a, const B& b) {
@@ -211,7 +209,6 @@ auto DeviceQuantizedBase<Derived>::cast() const {
 }
 
 // ---- what must not mix
-// ------------------------------------------------------------------------------------------------
 
 // The return type is deduced, so that the assertion is the first and only error.
 #define EIGENQ_REFUSE_MIXED(op, Lhs, Rhs, message) \
