@@ -89,6 +89,12 @@ BOOST_AUTO_TEST_CASE(movingTakesTheBuffers) {
   const NF4Matrix moved = std::move(w);
   BOOST_TEST(moved.packed().data() == codes);
   BOOST_TEST(moved.state().absmax().data() == absmax);
+  std::ostringstream printed;
+  printed << w;
+  BOOST_TEST(printed.str().find("NF4Matrix 0x0") == 0);
+  BOOST_TEST((w * MatrixXf(0, 3)).rows() == 0);
+  w = moved;
+  BOOST_TEST(w.rows() == 64);
   Int8Matrix w8(MatrixXf::Random(64, 64));
   const std::int8_t* codes8 = w8.codes().data();
   std::vector<Int8Matrix> layers;

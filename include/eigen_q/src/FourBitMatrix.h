@@ -69,8 +69,8 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
     internal::requireFourBitMatrix(where, m_packed, m_state, kType);
   }
 
-  Index rows() const { return m_state.shape()[0]; }
-  Index cols() const { return m_state.shape()[1]; }
+  Index rows() const { return extent(0); }
+  Index cols() const { return extent(1); }
 
   const ByteVector& packed() const { return m_packed; }
   const QuantState& state() const { return m_state; }
@@ -97,6 +97,9 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
   }
 
  private:
+  /** Once moved from, the state has no shape: the matrix is 0×0. */
+  Index extent(std::size_t dimension) const { return m_state.shape().empty() ? 0 : m_state.shape()[dimension]; }
+
   ByteVector m_packed;
   QuantState m_state;
 };
