@@ -34,8 +34,21 @@ function(check_install)
   file(RENAME ${prefix}.before ${prefix})
 endfunction()
 
+# A component that is not there is named, rather than the package as a whole.
+function(expect_component_refused)
+  file(WRITE ${consumer_build}-refused/CMakeLists.txt
+       "cmake_minimum_required(VERSION 3.25)\nproject(refused CXX)\nfind_package(EigenQ REQUIRED COMPONENTS nonsense)\n")
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${consumer_build}-refused -B ${consumer_build}-refused/build -G ${GENERATOR}
+                          -D CMAKE_CXX_COMPILER=${CXX} -D Eigen3_DIR=${Eigen3_DIR} -D CMAKE_PREFIX_PATH=${prefix}
+                  RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE message)
+  if(status EQUAL 0 OR NOT message MATCHES "no component nonsense")
+    message(FATAL_ERROR "expected \"no component nonsense\", found status ${status} and:\n${message}")
+  endif()
+endfunction()
+
 function(check_find_package)
   build_consumer(-D CMAKE_BUILD_TYPE=Release -D CMAKE_PREFIX_PATH=${prefix} -D EXPECTED_VERSION=${VERSION})
+  expect_component_refused()
 endfunction()
 
 function(check_find_package_cuda)
