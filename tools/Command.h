@@ -3,7 +3,9 @@
 #ifndef EIGENQ_TOOLS_COMMAND_H
 #define EIGENQ_TOOLS_COMMAND_H
 
+#include <cmath>
 #include <functional>
+#include <string>
 
 #include <CLI/CLI.hpp>
 
@@ -31,6 +33,17 @@ inline void requireUsage(bool valid, const std::string& message) {
 inline CLI::Validator unnamed(CLI::Validator check) {
   check.description("");
   return check;
+}
+
+/** Infinities and NaN are numbers to CLI11, and NaN lies in each of its ranges. To be checked before them. */
+inline CLI::Validator finite() {
+  return CLI::Validator(
+      [](std::string& text) {
+        double value = 0;
+        const bool valid = !CLI::detail::lexical_cast(text, value) || std::isfinite(value);  // no number: not for us
+        return valid ? std::string() : "expected a finite number, found " + text;
+      },
+      "");
 }
 
 }  // namespace tools

@@ -45,7 +45,7 @@ template <typename Model>
 void eval(const EvalOptions& options) {
   using Scalar = typename Model::Scalar;
   using Place = typename Model::Place;
-  const std::vector<int> tokens = tokenizerOf(options.model.directory).encode(readText(options.text));
+  const std::vector<int> tokens = encodeFile(tokenizerOf(options.model.directory), options.text);
   if (tokens.size() < 2) throw std::runtime_error(options.text + ": expected two tokens or more");
   Model model = loadModel<Model>(options.model);
   const Index length = options.length > 0 ? options.length : model.maxPositions();

@@ -67,7 +67,7 @@ class TrainingWatch {
     }
     if (!m_progress)  // now, since a resumed run does not begin at 0
       m_progress.emplace(std::cerr, ::isatty(STDERR_FILENO) != 0, "finetune",
-                         static_cast<long>(trainer.options().steps), static_cast<long>(trainer.step() - 1));
+                         static_cast<long>(trainer.options().steps), static_cast<long>(trainer.step() - 1), m_start);
     // A look at the losses of a device waits for it.
     constexpr Index kEvery = std::is_same_v<typename Trainer::Place, ad::Host> ? 1 : 20;
     if (trainer.done() || trainer.step() % kEvery == 0)
@@ -77,6 +77,7 @@ class TrainingWatch {
 
  private:
   llm::RunFiles m_files;
+  finetune::Progress::Clock::time_point m_start = finetune::Progress::Clock::now();
   std::optional<finetune::Progress> m_progress;
 };
 

@@ -36,7 +36,7 @@ void checkModelOptions(const CLI::App& command, const ModelOptions& options);
 /** The model, its adapter on it. \param maxPositions  as in Llama's constructor */
 template <typename Model>
 Model loadModel(const ModelOptions& options, Index maxPositions = 0) {
-  WatchedSource source(llm::openPretrained(options.directory, options.load));
+  WatchedSource source(llm::openPretrained(options.directory, options.load), options.load.skipModules);
   Model model(source, maxPositions);
   if (!options.adapter.empty()) llm::loadAdapter(model, options.adapter);
   throwIfInterrupted();

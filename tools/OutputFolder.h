@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace EigenQ {
 namespace tools {
@@ -13,8 +14,8 @@ namespace tools {
 class OutputFolder {
  public:
   /** Throws std::runtime_error where \a path exists and \a force is not given, where it is no folder, and where it is
-   * \a source itself. */
-  OutputFolder(const std::string& path, bool force, const std::string& source);
+   * one of \a sources. */
+  OutputFolder(const std::string& path, bool force, const std::vector<std::string>& sources);
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include <unsupported/eigen_q/Tokenizer>
 
@@ -18,6 +19,8 @@ inline llm::Tokenizer tokenizerOf(const std::string& directory) {
 
 /** The content of a file, or of standard input for "-". Throws std::runtime_error where it cannot be read. */
 std::string readText(const std::string& path);
+/** Its tokens. Throws std::runtime_error where it is not UTF-8 too. */
+std::vector<int> encodeFile(const llm::Tokenizer& tokenizer, const std::string& path);
 
 /** Prints text at once, though it ends no line. */
 inline void printNow(const std::string& text) {

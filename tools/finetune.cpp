@@ -34,7 +34,7 @@ constexpr const char* kState = "trainer_state.safetensors";
 std::vector<llm::Example> readExamples(const FinetuneOptions& options, const std::string& path,
                                        const llm::LlamaConfig& config, Index length) {
   const llm::Tokenizer tokenizer = tokenizerOf(options.model.directory);
-  if (!options.text.empty()) return llm::windows(tokenizer.encode(readText(path)), length);
+  if (!options.text.empty()) return llm::windows(encodeFile(tokenizer, path), length);
   const llm::Encode encode = [&tokenizer](const std::string& text, bool addSpecialTokens) {
     return tokenizer.encode(text, addSpecialTokens);
   };
@@ -59,6 +59,7 @@ void addTexts(CLI::App& command, FinetuneOptions& o) {
                           ->type_name("FILE")
                           ->check(unnamed(CLI::ExistingFile));
   command.add_option("--hold-out", o.holdOut, "Share of the sequences, the last ones, that is held out")
+      ->check(finite())
       ->check(CLI::Range(0.0, 0.9))
       ->excludes(eval);
   command.add_option("--length", o.length, "Tokens of a sequence, at most")->check(CLI::PositiveNumber);
@@ -67,8 +68,12 @@ void addTexts(CLI::App& command, FinetuneOptions& o) {
 void addLora(CLI::App& command, FinetuneOptions& o) {
   llm::LoraConfig& lora = o.lora;
   command.add_option("--r", lora.r, "Rank of the adapters")->check(CLI::PositiveNumber);
-  command.add_option("--lora-alpha", lora.alpha, "They are scaled by alpha / r")->check(CLI::PositiveNumber);
-  command.add_option("--lora-dropout", lora.dropout, "Of their input, in [0, 1)")->check(CLI::Range(0.0, 0.999));
+  command.add_option("--lora-alpha", lora.alpha, "They are scaled by alpha / r")
+      ->check(finite())
+      ->check(CLI::PositiveNumber);
+  command.add_option("--lora-dropout", lora.dropout, "Of their input, in [0, 1)")
+      ->check(finite())
+      ->check(CLI::Range(0.0, 0.999));
   command.add_option("--target-modules", lora.targetModules.names, "Projections to adapt, or all-linear")
       ->type_name("MODULE");
   command.add_flag("--use-rslora", lora.useRslora, "Scale by alpha / sqrt(r) instead");
@@ -79,10 +84,13 @@ void addTraining(CLI::App& command, FinetuneOptions& o) {
   llm::TrainOptions& t = o.train;
   CLI::Option* steps = command.add_option("--steps", t.steps, "Updates")->check(CLI::PositiveNumber);
   steps->default_str("as many as --epochs take");
-  command.add_option("--epochs", o.epochs, "Times round the sequences")->check(CLI::PositiveNumber)->excludes(steps);
+  command.add_option("--epochs", o.epochs, "Times round the sequences")
+      ->check(finite())
+      ->check(CLI::PositiveNumber)
+      ->excludes(steps);
   command.add_option("--batch", t.microBatch, "Sequences at once")->check(CLI::PositiveNumber);
   command.add_option("--accumulation", t.accumulation, "Batches in an update")->check(CLI::PositiveNumber);
-  command.add_option("--lr", t.adamw.learningRate, "Peak learning rate")->check(CLI::PositiveNumber);
+  command.add_option("--lr", t.adamw.learningRate, "Peak learning rate")->check(finite())->check(CLI::PositiveNumber);
   command
       .add_option_function<std::string>(
           "--schedule",
@@ -93,8 +101,9 @@ void addTraining(CLI::App& command, FinetuneOptions& o) {
       ->check(CLI::IsMember({"cosine", "linear", "constant"}))
       ->default_str("cosine");
   command.add_option("--warmup", t.warmup, "Updates in which it rises")->check(CLI::NonNegativeNumber);
-  command.add_option("--weight-decay", t.adamw.weightDecay, "Of AdamW")->check(CLI::NonNegativeNumber);
+  command.add_option("--weight-decay", t.adamw.weightDecay, "Of AdamW")->check(finite())->check(CLI::NonNegativeNumber);
   command.add_option("--max-grad-norm", t.clip, "Gradients are clipped to this norm; 0: not at all")
+      ->check(finite())
       ->check(CLI::NonNegativeNumber);
   command
       .add_option_function<std::string>(
@@ -136,11 +145,18 @@ TrainingTexts readTexts(const FinetuneOptions& options, const llm::LlamaConfig& 
 Index stepsFor(const FinetuneOptions& options, std::size_t examples) {
   if (options.train.steps > 0) return options.train.steps;
   const auto perUpdate = static_cast<double>(options.train.microBatch * options.train.accumulation);
-  return std::max<Index>(1, static_cast<Index>(std::ceil(options.epochs * static_cast<double>(examples) / perUpdate)));
+  const double updates = std::ceil(options.epochs * static_cast<double>(examples) / perUpdate);
+  if (updates > 1e9) throw std::runtime_error("--epochs: expected at most 1e9 updates");
+  return std::max<Index>(1, static_cast<Index>(updates));
 }
 
 void checkFolder(const FinetuneOptions& options) {
-  if (!options.resume && !options.force && fs::exists(options.out) && !fs::is_empty(options.out))
+  if (options.out.empty()) throw std::runtime_error("OUT: expected the name of a folder, found none");
+  if (!fs::exists(options.out)) return;
+  if (!fs::is_directory(options.out)) throw std::runtime_error(options.out + ": exists and is no folder");
+  if (fs::equivalent(options.out, options.model.directory))
+    throw std::runtime_error(options.out + ": is the folder to read from");
+  if (!options.resume && !options.force && !fs::is_empty(options.out))
     throw std::runtime_error(options.out + ": exists; --resume goes on with the run in it, --force begins anew");
 }
 

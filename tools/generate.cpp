@@ -37,10 +37,12 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
       ->check(CLI::PositiveNumber);
   llm::SamplingOptions& sampling = options.how.sampling;
   command.add_option("--temperature", sampling.temperature, "Of sampling; 0: the likeliest token")
+      ->check(finite())
       ->check(CLI::NonNegativeNumber);
   command.add_option("--top-k", sampling.topK, "Choose among the k likeliest; 0: among all")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--top-p", sampling.topP, "Choose among the likeliest that reach this probability")
+      ->check(finite())
       ->check(CLI::Range(1e-9, 1.0));
   command.add_option("--seed", sampling.seed, "Of sampling; the n-th prompt of a batch has seed + n");
   command.add_flag("--ignore-eos", options.ignoreEos, "Go on behind tokens that end a text");
@@ -57,8 +59,10 @@ void Speed::print() const {
 std::vector<std::string> readPrompts(const std::string& path) {
   std::istringstream lines(readText(path));
   std::vector<std::string> prompts;
-  for (std::string line; std::getline(lines, line);)
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
     if (!line.empty()) prompts.push_back(line);
+  }
   if (prompts.empty()) throw std::runtime_error(path + ": expected a prompt a line, found none");
   return prompts;
 }

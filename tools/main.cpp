@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -55,6 +56,9 @@ int run(CLI::App& program, const Job& job) {
   } catch (const Interrupted& interrupt) {
     printError(nameOf(program), "interrupted");
     dieOf(interrupt);
+  } catch (const std::bad_alloc&) {
+    printError(nameOf(program), "out of memory");
+    return kFailure;
   } catch (const std::exception& e) {
     printError(nameOf(program), e.what());
     return kFailure;

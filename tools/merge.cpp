@@ -51,7 +51,7 @@ void print(const std::vector<llm::MergedWeight>& reports, bool quantized) {
 }
 
 void merge(const Options& options) {
-  OutputFolder out(options.out, options.force, options.model.directory);
+  OutputFolder out(options.out, options.force, {options.model.directory, options.model.adapter});
   auto model = loadModel<llm::Llama<>>(options.model, /*maxPositions=*/1);
   const std::vector<llm::MergedWeight> reports = llm::mergeAdapters(model, options.merged);
   throwIfInterrupted();
@@ -87,6 +87,7 @@ void addMerge(CLI::App& program, Job& job) {
   command->add_flag("--force", options->force, "Replace the model that is in OUT");
   command->callback([=, &job] {
     checkFormatDetails(*command, options->merged);
+    options->model.load.skipModules = options->merged.skipModules;  // loading compares them with the model
     job = [options] { merge(*options); };
   });
 }

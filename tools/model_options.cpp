@@ -29,6 +29,7 @@ void addFormatDetails(CLI::App& command, llm::LoadOptions& load) {
       "--nested", [&load](std::int64_t) { load.statistics = Statistics::kNested; },
       "nf4, fp4: quantise the absmax too (bnb_4bit_use_double_quant)");
   command.add_option("--int8-threshold", load.int8Threshold, "int8: from which magnitude on features are outliers")
+      ->check(finite())
       ->check(CLI::NonNegativeNumber);
   command.add_option("--skip", load.skipModules, "Modules that stay dense, by path or a part of it")
       ->type_name("MODULE");
@@ -38,6 +39,9 @@ void checkFormatDetails(const CLI::App& command, const llm::LoadOptions& load) {
   for (const char* name : {"--block-size", "--nested"})
     requireUsage(command.count(name) == 0 || isFourBit(load.format),
                  std::string(name) + " belongs to the formats nf4 and fp4");
+  requireUsage(command.count("--skip") == 0 || load.format == WeightFormat::kInt8 ||
+                   load.format == WeightFormat::kLlmInt8 || isFourBit(load.format),
+               "--skip needs a format to quantise to");
   requireUsage(command.count("--int8-threshold") == 0 || load.format == WeightFormat::kLlmInt8,
                "--int8-threshold belongs to the format int8");
 }

@@ -39,16 +39,20 @@ std::string contentOf(const fs::path& path) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(const std::string& path, bool force, const std::string& source)
-    : m_path(fs::absolute(path).lexically_normal()) {
+OutputFolder::OutputFolder(const std::string& path, bool force, const std::vector<std::string>& sources) {
+  if (path.empty()) throw std::runtime_error("OUT: expected the name of a folder, found none");
+  m_path = fs::absolute(path).lexically_normal();
   if (!m_path.has_filename()) m_path = m_path.parent_path();  // "out/"
   if (!fs::exists(m_path)) {
     m_staging = m_path.parent_path() / ("." + m_path.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
-    fs::create_directories(m_staging);
+    std::error_code error;
+    fs::create_directories(m_staging, error);
+    if (error) throw std::runtime_error(path + ": cannot be made: " + error.message());
     return;
   }
-  if (fs::exists(source) && fs::equivalent(m_path, source))
-    throw std::runtime_error(path + ": is the folder to read from");
+  for (const std::string& source : sources)
+    if (fs::exists(source) && fs::equivalent(m_path, source))
+      throw std::runtime_error(path + ": is the folder to read from");
   if (!fs::is_directory(m_path)) throw std::runtime_error(path + ": exists and is no folder");
   if (!force && !fs::is_empty(m_path)) throw std::runtime_error(path + ": exists; --force replaces the model in it");
   m_staging = m_path;

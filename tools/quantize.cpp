@@ -47,9 +47,13 @@ struct Row {
 class MeasuredSource : public WatchedSource {
  public:
   explicit MeasuredSource(const Options& options)
-      : WatchedSource(llm::openPretrained(options.directory, options.load)), m_original(options.directory) {}
+      : WatchedSource(llm::openPretrained(options.directory, options.load), options.load.skipModules),
+        m_original(options.directory) {}
 
   llm::HostWeight projection(const std::string& module, Index out, Index in) override {
+    const std::string weight = module + ".weight";
+    if (io::storedAs(m_original, weight) != io::StoredAs::kDense)
+      throw FormatError(m_original.path(), weight, "expected a dense weight to quantise, found codes");
     llm::HostWeight w = WatchedSource::projection(module, out, in);
     std::visit([&](const auto& stored) { measure(module, stored); }, w);
     return w;
@@ -93,7 +97,7 @@ void print(const std::vector<Row>& rows) {
 }
 
 void quantize(const Options& options) {
-  OutputFolder out(options.out, options.force, options.directory);
+  OutputFolder out(options.out, options.force, {options.directory});
   MeasuredSource source(options);
   llm::Llama<> model(source, /*maxPositions=*/1);
   if (source.rows().empty()) throw std::runtime_error(options.directory + ": --skip leaves nothing to quantise");
@@ -122,6 +126,7 @@ void addOptions(CLI::App& command, Options& options) {
       ->check(CLI::IsMember({"nf4", "fp4", "int8"}));
   addFormatDetails(command, options.load);
   command.add_option("--shard-size", options.shardGigabytes, "Most gigabytes (10^9 bytes) of a file")
+      ->check(finite())
       ->check(CLI::PositiveNumber);
   command.add_flag("--force", options.force, "Replace the model that is in OUT");
 }

@@ -27,15 +27,17 @@ class Progress {
   using Clock = std::chrono::steady_clock;
 
   /** \param terminal  whether \a out understands a carriage return and shows a bar.
-   *  \param begun     steps that others have taken. */
-  Progress(std::ostream& out, bool terminal, std::string label, long total, long begun = 0)
+   *  \param begun     steps that others have taken.
+   *  \param start     when the first of ours began. */
+  Progress(std::ostream& out, bool terminal, std::string label, long total, long begun = 0,
+           Clock::time_point start = Clock::now())
       : m_out(out),
         m_terminal(terminal),
         m_label(std::move(label)),
         m_total(total),
         m_begun(begun),
         m_done(begun),
-        m_start(Clock::now()) {}
+        m_start(start) {}
 
   /** \param done  steps so far, more than at the last call; \a tokens in them. */
   void update(long done, long tokens, double loss) {
