@@ -12,8 +12,7 @@
 // Traffic  sizeof(X) + sizeof(Y) bytes an element, and sizeof(Y) for a residual: the floor is that of a copy.
 // Work     ten instructions an element without activation; 200 for each 32 bytes still hide behind memory.
 // Needs    nothing. X may be Y itself: every element is read by the thread that writes it, before it does. In tiles
-// that
-//          does not hold, but X and Y of different strides are different memory.
+//          that does not hold, but X and Y of different strides are different memory.
 #include <algorithm>
 #include <cstdint>
 

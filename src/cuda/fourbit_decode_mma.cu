@@ -7,6 +7,7 @@
 
 #include "fourbit_decode.h"
 #include "fourbit_operands.h"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -31,25 +32,29 @@ Plan planOf(const QuantizedProduct& p, int multiprocessors) {
   return plan;
 }
 
+/** Whether a block of the device has room for rings of so many stages. */
+bool fits(int stages, const Context& context) { return context.state().sharedMemoryPerBlock >= sharedBytes(stages); }
+
 template <typename T, int kGroups, int kUnits, int kPerChunk>
-void launch(const Problem& problem, const Plan& plan, Context& context) {
-  const auto kernel = decodeProduct<T, kGroups, kUnits, kPerChunk>;
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+void launchFor(const Problem& problem, const Plan& plan, Context& context) {
   const dim3 grid(static_cast<unsigned>(plan.ctas), static_cast<unsigned>(plan.slices));
-  kernel<<<grid, kThreads, kSharedBytes, context.stream()>>>(problem);
-  EIGENQ_CUDA_CHECK_LAUNCH("decodeProduct");
+  if (fits(kManyStages, context))
+    return launch("mma.decode", decodeProduct<T, kGroups, kUnits, kPerChunk, kManyStages>,
+                  {grid, kThreads, sharedBytes(kManyStages)}, context, problem);
+  launch("mma.decode", decodeProduct<T, kGroups, kUnits, kPerChunk, kFewStages>,
+         {grid, kThreads, sharedBytes(kFewStages)}, context, problem);
 }
 
 template <typename T>
 void launchFor(const Problem& problem, const Plan& plan, Context& context) {
   const bool smallBlocks = (Index{1} << problem.w.blockShift) < kChunk;
   if (problem.y.rows > kColumns) {
-    if (smallBlocks) return launch<T, 2, kFewUnits, 2>(problem, plan, context);
-    return launch<T, 2, kFewUnits, 1>(problem, plan, context);
+    if (smallBlocks) return launchFor<T, 2, kFewUnits, 2>(problem, plan, context);
+    return launchFor<T, 2, kFewUnits, 1>(problem, plan, context);
   }
-  if (smallBlocks) return launch<T, 1, kFewUnits, 2>(problem, plan, context);
-  if (plan.units == kFewUnits) return launch<T, 1, kFewUnits, 1>(problem, plan, context);
-  launch<T, 1, kManyUnits, 1>(problem, plan, context);
+  if (smallBlocks) return launchFor<T, 1, kFewUnits, 2>(problem, plan, context);
+  if (plan.units == kFewUnits) return launchFor<T, 1, kFewUnits, 1>(problem, plan, context);
+  launchFor<T, 1, kManyUnits, 1>(problem, plan, context);
 }
 
 }  // namespace
@@ -58,7 +63,7 @@ const char* refuseFourBitDecodeMma(const QuantizedProduct& p, const Context& con
   if (const char* why = refuseFourBitOperands(p, /*transposed=*/true)) return why;
   if (p.x.rows > kDecodeRows) return "more than 16 rows of X";
   if (const char* why = refuseFourBitRowsOfCodes(p.w)) return why;
-  if (context.state().sharedMemoryPerBlock < kSharedBytes) return "a block has less than 161 KiB of shared memory";
+  if (!fits(kFewStages, context)) return "a block has less than 97 KiB of shared memory";
   return nullptr;
 }
 

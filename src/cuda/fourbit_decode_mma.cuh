@@ -14,17 +14,20 @@
 // Work     2.2 instructions per weight at M ≤ 8, 2.9 with what a tile costs (K = 8192); 4.4 fit in the time of the
 //          traffic. What counts is the load/store pipe: per 1024 weights 16 passes for the pair table, 8 for the ring,
 //          2 for scales = 39 weights a clock, where memory gives 29.
-// Depth    kStages - 1 units a warp are under way: 80 KiB an SM; 4.3 TB/s at 1 µs want 33.
+// Depth    All but one stage of a warp's ring are under way: of six 80 KiB an SM, where 4.3 TB/s at 1 µs want 33. On
+//          devices that give a block 99 KiB two stages fit: 16 KiB, where 1 TB/s on 128 SMs wants 8. Not measured
+//          there.
 // Scales   absmax multiplies the float sums of its block, so that a weight's only rounding is that of the table: with
 //          levels pre-scaled by a constant that rounds well (bestScale) 7.8e-4 rms for NF4 in bfloat16, where
 //          rounding each product gives 1.65e-3; FP4 is exact. They are loaded one tile ahead.
 // Order    Warps' sums are added in ascending order of k, slices of K by a second kernel: the same bits in every run.
-// Needs    Rows of W at multiples of 64 codes, K % 64 = 0, 16-byte aligned rows of X, 161 KiB of shared memory.
+// Needs    Rows of W at multiples of 64 codes, K % 64 = 0, 16-byte aligned rows of X, 161 or 97 KiB of shared memory.
 #ifndef EIGENQ_CUDA_FOURBIT_DECODE_MMA_CUH
 #define EIGENQ_CUDA_FOURBIT_DECODE_MMA_CUH
 
 #include <eigen_q/src/Lowering.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "epilogue.cuh"
@@ -44,12 +47,14 @@ constexpr int kWarps = 16, kThreads = 32 * kWarps;
 constexpr int kTileRows = 16;            // of W
 constexpr int kChunk = 64, kUnit = 128;  // values of a row that four MMAs, and one stage of a ring, cover
 constexpr int kColumns = 8;              // rows of X of one MMA
-constexpr int kStages = 6;
+constexpr int kManyStages = 6, kFewStages = 2;
 
 constexpr int kStageRowBytes = kUnit / 2, kStageBytes = kTileRows * kStageRowBytes;
-constexpr int kRingBytes = kStages * kStageBytes;
 constexpr int kByteTableBytes = 256 * 4;
-constexpr int kSharedBytes = kTableBytes + kWarps * kRingBytes + kByteTableBytes;
+/** With rings of so many stages. */
+constexpr std::size_t sharedBytes(int stages) {
+  return std::size_t{kTableBytes} + kByteTableBytes + static_cast<std::size_t>(kWarps * stages * kStageBytes);
+}
 
 /** What a launch computes: sums of tokens × W's rows over slices of K. */
 struct Problem {
@@ -286,10 +291,12 @@ __device__ __forceinline__ void storeSum(const Problem& p, float sum, Index toke
 /** CTAs (x) take every gridDim.x-th tile of rows; y is the slice of K.
  * \tparam kGroups    of 8 rows of X
  * \tparam kUnits     most units of a warp's share
- * \tparam kPerChunk  scales of a chunk: 2 for blocks of 32, else 1 */
-template <typename T, int kGroups, int kUnits, int kPerChunk>
+ * \tparam kPerChunk  scales of a chunk: 2 for blocks of 32, else 1
+ * \tparam kStages    of a warp's ring */
+template <typename T, int kGroups, int kUnits, int kPerChunk, int kStages>
 __global__ void __launch_bounds__(kThreads, 1) decodeProduct(const __grid_constant__ Problem p) {
   extern __shared__ __align__(1024) unsigned char memory[];
+  constexpr int kRingBytes = kStages * kStageBytes;
   const std::uint32_t table = static_cast<std::uint32_t>(__cvta_generic_to_shared(memory));
   const std::uint32_t byteTable = table + kTableBytes + kWarps * kRingBytes;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -9,8 +9,7 @@
 //
 // Traffic  values are read twice, from L2 the second time where they fit; codes are written once.
 // Shape    the maximum is one of the values, whatever the order of the atomics: the bits of magnitudes order as
-// integers
-//          do, so an integer maximum makes it.
+//          integers do, so an integer maximum makes it.
 // Needs    as quantize_int8.cu.
 #include <eigen_q/src/Int8Codec.h>
 

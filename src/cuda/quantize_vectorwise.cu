@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 // quantize_vectorwise.cu: the seven int8 types of bitsandbytes 0.43, by rows or as a whole, and back.
 //
-//   rows   │ strip 0 │ strip 1 │ …    a thread block takes 32 rows of a strip, tile by tile of 32×32 in shared memory,
-//   so
-//          │         │         │      that rows and columns are read alike: columns are the rows of a transposed view
+//   rows   │ strip 0 │ strip 1 │ …    a thread block takes 32 rows of a strip, tile by tile of 32×32 in shared memory.
+//          │         │         │      Rows and columns are read alike: columns are the rows of a transposed view
 //          └ smallest and largest value of each strip → statistic of the row, or of all → codes
 //
 // Traffic  values are read twice, the second time from L2 where they fit; codes are written once. Nothing here is on
-// the
-//          way of a product that matters for speed: those quantise in quantize_int8.cu.
+//          the way of a product that matters for speed: those quantise in quantize_int8.cu.
 // Exact    a smallest and a largest value depend on no order. Codes are VectorwiseCodec.h's.
 #include <eigen_q/src/VectorwiseCodec.h>
 #include <eigen_q/src/gpu/VectorwiseKernels.h>

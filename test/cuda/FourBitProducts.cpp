@@ -8,6 +8,7 @@
 #include <src/cuda/fourbit_rows.h>
 #include <src/cuda/fourbit_wgmma.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 
@@ -278,6 +279,22 @@ BOOST_AUTO_TEST_CASE(awkwardShapes, *needsDevice()) {
   report(counts);
   BOOST_TEST(counts.wrong == 0);
   BOOST_TEST(counts.runs["mma.decode"] >= 14 * 4 * 2);
+}
+
+// What consumer devices give a block: mma.decode with its shortest rings, more units of K than these hold, several
+// tiles a block, both kinds of scales.
+BOOST_AUTO_TEST_CASE(littleSharedMemory, *needsDevice()) {
+  gpu::Context context;
+  context.state().sharedMemoryPerBlock = std::min<std::size_t>(context.state().sharedMemoryPerBlock, 99 << 10);
+  Counts counts;
+  for (const auto& [n, k] : {std::pair<Index, Index>{1, 64}, {17, 2048}, {33, 2112}, {20, 8256}, {5000, 192}}) {
+    sweep(NF4Matrix(MatrixXf::Random(n, k)), {{0, 0, n, k}}, {1, 8, 16}, context, counts);
+    sweep(FP4Matrix(MatrixXf::Random(n, k), 32, Statistics::kNested), {{0, 0, n, k}}, {7, 9}, context, counts);
+  }
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  BOOST_TEST(counts.runs["mma.decode"] >= 5 * 5 * 2);
+  BOOST_TEST(counts.runs["stream.decode"] + counts.runs["rows.decode"] == 0);
 }
 
 // What stream.decode takes: around its tiles of 16 rows, lines of 256, stages of 2048 and the tiles whose sums wait
