@@ -5,9 +5,11 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <vector>
 
 #include <eigen_q/src/DynamicMap.h>
 #include <eigen_q/src/ScalarConvert.h>
+#include <src/cpu/moment_map.h>
 
 using namespace EigenQ::internal;
 
@@ -71,6 +73,26 @@ BOOST_AUTO_TEST_CASE(randomValuesFollowTheRule) {
   for (int i = 0; i < 20000; ++i) {
     const float v = normal(random);
     BOOST_REQUIRE(int(encodeByte(v, thresholds.data())) == countedCode(v, signedDynamicMap()));
+  }
+}
+
+// Codes rise with v: where both searches agree next to every threshold, they agree everywhere, unless one is wrong in
+// between, which the edges of the buckets and the random values would show.
+BOOST_AUTO_TEST_CASE(bucketsFindTheCodesOfTheSearch) {
+  std::mt19937 random(2);
+  for (const bool isSigned : {true, false}) {
+    const MomentMap map = isSigned ? signedMomentMap() : unsignedMomentMap();
+    const ByteThresholds thresholds = byteThresholds(map.levels);
+    std::vector<float> values(thresholds.begin(), thresholds.end());
+    for (std::uint32_t bits = 0; bits <= bitsOf(1.0f); bits += 1u << 15) values.push_back(floatOf(bits));
+    for (int i = 0; i < 100000; ++i) values.push_back(std::ldexp(float(random()) * 0x1p-32f, -int(random() % 30)));
+    for (const float value : values) {
+      for (const float v : {std::nextafter(value, -kInfinity), value, std::nextafter(value, kInfinity)}) {
+        for (const float w : {v, -v}) {
+          if (std::fabs(w) <= 1) BOOST_REQUIRE(int(map.encode(w)) == int(encodeByte(w, thresholds.data())));
+        }
+      }
+    }
   }
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 #include <eigen_q/src/DynamicMap.h>
 #include <eigen_q/src/OptimizerKernels.h>
+#include <eigen_q/src/ScalarConvert.h>
 
 #include <algorithm>
 #include <iterator>
+#include <vector>
 
 #include "cpu_features.h"
 #include "kernels.h"
@@ -49,16 +51,49 @@ void runParts(const Step& step, void (*run)(const Step&)) {
   parallelFor((step.size + kChunk - 1) / kChunk, Work<Step>::part, &work);
 }
 
+/** The largest magnitude from \a first to \a last with first's code, which magnitudes behind it have no more. */
+std::uint32_t lastOfCode(std::uint32_t first, std::uint32_t last, std::uint32_t sign, const float* thresholds) {
+  const auto codeOf = [=](std::uint32_t magnitude) { return encodeByte(floatOf(magnitude | sign), thresholds); };
+  const std::uint8_t code = codeOf(first);
+  while (first < last) {
+    const std::uint32_t middle = first + (last - first + 1) / 2;
+    if (codeOf(middle) == code) {
+      first = middle;
+    } else {
+      last = middle - 1;
+    }
+  }
+  return last;
+}
+
+/** The buckets of a map; moment_map.h. */
+std::vector<std::uint32_t> bucketsOf(const ByteCodeTable& levels, int compared) {
+  const ByteThresholds thresholds = byteThresholds(levels.data());
+  const std::uint32_t mask = (1u << compared) - 1;
+  std::vector<std::uint32_t> buckets;
+  for (const std::uint32_t sign : {0u, kFloatSign}) {
+    for (std::uint32_t first = kLeastMagnitude; first <= kOneMagnitude; first += mask + 1) {
+      const unsigned code = encodeByte(floatOf(first | sign), thresholds.data());
+      const std::uint32_t last = std::min<std::uint32_t>(first | mask, kOneMagnitude);
+      buckets.push_back(code << MomentMap::kCodeShift | (lastOfCode(first, last, sign, thresholds.data()) & mask));
+    }
+  }
+  return buckets;
+}
+
+// As many bits as buckets of one threshold allow: the unsigned map has twice as many levels a decade.
+constexpr int kComparedSigned = 17, kComparedUnsigned = 16;
+
 }  // namespace
 
 MomentMap signedMomentMap() {
-  static const ByteThresholds thresholds = byteThresholds(signedDynamicMap().data());
-  return {signedDynamicMap().data(), thresholds.data()};
+  static const std::vector<std::uint32_t> buckets = bucketsOf(signedDynamicMap(), kComparedSigned);
+  return {signedDynamicMap().data(), buckets.data(), kComparedSigned};
 }
 
 MomentMap unsignedMomentMap() {
-  static const ByteThresholds thresholds = byteThresholds(unsignedDynamicMap().data());
-  return {unsignedDynamicMap().data(), thresholds.data()};
+  static const std::vector<std::uint32_t> buckets = bucketsOf(unsignedDynamicMap(), kComparedUnsigned);
+  return {unsignedDynamicMap().data(), buckets.data(), kComparedUnsigned};
 }
 
 LoweringTable<OptimizerLowering> hostOptimizers() { return {std::begin(kHostOptimizers), std::end(kHostOptimizers)}; }

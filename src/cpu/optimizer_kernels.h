@@ -5,7 +5,7 @@
 //   codes, absmax ─ decode → m, v of 256 values in L1 ─ update → m, v, w ─ their absmax, encode → codes, absmax
 //
 // Traffic  2 B of codes, 4 B of gradient, 8 B of parameter and its new value: 16 B a value beside 4/256 B of absmax.
-// Work     the search for the nearest of 256 levels, 8 dependent lookups a moment, is most of it.
+// Work     three divisions and a square root, and two lookups a moment: its level, and where its new code lies.
 // Shape    plain loops over arrays, which the compiler vectorises. Unnamed namespace and builtins only: nothing here
 // may
 //          be merged by the linker with the code of another instruction set.
@@ -83,15 +83,16 @@ float absmaxOf(const float* values, Index count) {
   return floatOf(static_cast<std::uint32_t>(largest));
 }
 
-/** The nearest levels. In a block of zeros 0/0 gives code 0. */
-void encode(const float* __restrict values, float absmax, const float* __restrict thresholds, Index count,
+/** In a block of zeros 0/0 gives code 0. */
+void encode(const float* __restrict values, float absmax, const MomentMap& shared, Index count,
             std::uint8_t* __restrict codes) {
-  for (Index i = 0; i < count; ++i) codes[i] = encodeByte(values[i] / absmax, thresholds);
+  const MomentMap map = shared;
+  for (Index i = 0; i < count; ++i) codes[i] = absmax > 0 ? map.encode(values[i] / absmax) : std::uint8_t(0);
 }
 
 void store(const float* values, const MomentMap& map, Index count, const MomentView& moment) {
   moment.absmax[0] = absmaxOf(values, count);
-  encode(values, moment.absmax[0], map.thresholds, count, moment.codes);
+  encode(values, moment.absmax[0], map, count, moment.codes);
 }
 
 /** A code whose level has not the sign of its value moves by one, away from zero or around the end: a tiny negative
