@@ -76,14 +76,18 @@ namespace EigenQ {
   void operator op(const Eigen::DenseBase<Other>&) const {                                                    \
     static_assert(sizeof(Other) == 0, "QUANTISED_MATRICES_ARE_READ_ONLY__QUANTISE_ANEW_BY_CONSTRUCTING_ONE"); \
   }
-#define EIGENQ_DENSE_ONLY_OPERATOR(op)                                                            \
-  template <typename W, typename Other>                                                           \
-  void operator op(const QuantizedBase<W>&, const Eigen::DenseBase<Other>&) {                     \
-    static_assert(sizeof(W) == 0, "SUMS_WITH_A_QUANTISED_MATRIX_DECODE_IT__SAY_SO_WITH_asDense"); \
-  }                                                                                               \
-  template <typename W, typename Other>                                                           \
-  void operator op(const Eigen::DenseBase<Other>&, const QuantizedBase<W>&) {                     \
-    static_assert(sizeof(W) == 0, "SUMS_WITH_A_QUANTISED_MATRIX_DECODE_IT__SAY_SO_WITH_asDense"); \
+// They return matrices, so that the message is not followed by others about void.
+#define EIGENQ_DENSE_ONLY_OPERATOR(op, Lhs, Rhs)                                                  \
+  template <typename L, typename R>                                                               \
+  Eigen::MatrixXf operator op(const Lhs<L>&, const Rhs<R>&) {                                     \
+    static_assert(sizeof(L) == 0, "SUMS_WITH_A_QUANTISED_MATRIX_DECODE_IT__SAY_SO_WITH_asDense"); \
+    return {};                                                                                    \
+  }
+#define EIGENQ_REFUSED_PRODUCT(Lhs, Rhs, message)           \
+  template <typename L, typename R>                         \
+  Eigen::MatrixXf operator*(const Lhs<L>&, const Rhs<R>&) { \
+    static_assert(sizeof(L) == 0, message);                 \
+    return {};                                              \
   }
 
 /** What every quantised expression offers: reading, transposing, windows. Nothing writes into one.
@@ -181,16 +185,21 @@ class QuantizedBase : public Eigen::EigenBase<Derived> {
   }
 };
 
-EIGENQ_DENSE_ONLY_OPERATOR(+)
-EIGENQ_DENSE_ONLY_OPERATOR(-)
+EIGENQ_DENSE_ONLY_OPERATOR(+, QuantizedBase, Eigen::DenseBase)
+EIGENQ_DENSE_ONLY_OPERATOR(+, Eigen::DenseBase, QuantizedBase)
+EIGENQ_DENSE_ONLY_OPERATOR(+, QuantizedBase, QuantizedBase)
+EIGENQ_DENSE_ONLY_OPERATOR(-, QuantizedBase, Eigen::DenseBase)
+EIGENQ_DENSE_ONLY_OPERATOR(-, Eigen::DenseBase, QuantizedBase)
+EIGENQ_DENSE_ONLY_OPERATOR(-, QuantizedBase, QuantizedBase)
 
-template <typename Lhs, typename Rhs>
-void operator*(const QuantizedBase<Lhs>&, const QuantizedBase<Rhs>&) {
-  static_assert(sizeof(Lhs) == 0, "PRODUCTS_TAKE_ONE_QUANTISED_MATRIX__DEQUANTISE_THE_OTHER");
-}
+EIGENQ_REFUSED_PRODUCT(QuantizedBase, QuantizedBase, "PRODUCTS_TAKE_ONE_QUANTISED_MATRIX__DEQUANTISE_THE_OTHER")
+// Arrays, diagonal, triangular and sparse matrices: dense ones match better.
+EIGENQ_REFUSED_PRODUCT(QuantizedBase, Eigen::EigenBase, "QUANTISED_PRODUCTS_TAKE_DENSE_MATRICES__CONVERT_THE_OTHER")
+EIGENQ_REFUSED_PRODUCT(Eigen::EigenBase, QuantizedBase, "QUANTISED_PRODUCTS_TAKE_DENSE_MATRICES__CONVERT_THE_OTHER")
 
 #undef EIGENQ_READ_ONLY_OPERATOR
 #undef EIGENQ_DENSE_ONLY_OPERATOR
+#undef EIGENQ_REFUSED_PRODUCT
 
 /** factor·W, unevaluated: the factor joins the scale of the product or the dequantised value. */
 template <typename Xpr>
