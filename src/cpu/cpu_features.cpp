@@ -18,7 +18,14 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
+// In the order of CpuLevel.
+#if defined(EIGENQ_HAVE_X86_KERNELS)
 constexpr const char* kLevelNames[] = {"portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16"};
+#elif defined(EIGENQ_HAVE_NEON_KERNELS)
+constexpr const char* kLevelNames[] = {"portable", "neon", "neondot"};
+#else
+constexpr const char* kLevelNames[] = {"portable"};
+#endif
 
 int levelLimit() {
   const char* text = std::getenv("EIGENQ_CPU");
@@ -27,8 +34,9 @@ int levelLimit() {
   for (int level = 0; level < count; ++level) {
     if (std::string(kLevelNames[level]) == text) return level;
   }
-  throw std::invalid_argument("EIGENQ_CPU: expected portable, avx2, avxvnni, avx512, avx512vnni or avx512bf16, found " +
-                              std::string(text));
+  std::string names;
+  for (const char* name : kLevelNames) names += std::string(names.empty() ? "" : ", ") + name;
+  throw std::invalid_argument("EIGENQ_CPU: expected one of " + names + "; found " + text);
 }
 
 }  // namespace
@@ -82,13 +90,15 @@ const char* cpuLacksAvx512Bf16() {
 
 #if defined(EIGENQ_HAVE_NEON_KERNELS)
 
+const char* cpuLacksNeon() { return cpuRulesOut(CpuLevel::kNeon); }  // every one has it
+
 const char* cpuLacksNeonDot() {
 #if defined(__linux__)
   const bool has = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
   constexpr bool has = true;  // every 64-bit ARM of Apple's and Microsoft's systems that we know
 #endif
-  return has ? nullptr : "this CPU has no dot products of bytes";
+  return has ? cpuRulesOut(CpuLevel::kNeonDot) : "this CPU has no dot products of bytes";
 }
 
 #endif

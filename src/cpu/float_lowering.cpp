@@ -16,6 +16,9 @@ constexpr FloatLowering kHostFloatLowerings[] = {
     {"avx512.float", cpuLacksAvx512, &kFloatAvx512},
     {"avx2.float", cpuLacksAvx2, &kFloatAvx2},
 #endif
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+    {"neon.float", cpuLacksNeon, &kFloatNeon},
+#endif
     {"portable.float", cpuLacksNothing, &kFloatPortable},
 };
 

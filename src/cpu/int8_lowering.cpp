@@ -23,7 +23,7 @@ constexpr Int8Lowering kHostInt8Lowerings[] = {
 #endif
 #if defined(EIGENQ_HAVE_NEON_KERNELS)
     {"neondot.int8", refuse<cpuLacksNeonDot>, runInt8GemmNeonDot, scaleInt8SumsNeonDot},
-    {"neon.int8", refuse<cpuLacksNothing>, runInt8GemmNeon, scaleInt8SumsNeon},
+    {"neon.int8", refuse<cpuLacksNeon>, runInt8GemmNeon, scaleInt8SumsNeon},
 #endif
     {"portable.int8", refuse<cpuLacksNothing>, runInt8GemmPortable, scaleInt8SumsPortable},
     {"reference.int8", refuse<cpuLacksNothing>, runInt8GemmReference, scaleInt8SumsPortable},

@@ -26,12 +26,18 @@ extern const FloatKernels kFloatPortable;
 #if defined(EIGENQ_HAVE_X86_KERNELS)
 extern const FloatKernels kFloatAvx2, kFloatAvx512;
 #endif
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+extern const FloatKernels kFloatNeon;
+#endif
 
 void runInt8GemmReference(const Int8Product& p, const Int8Sink& sink);
 void runInt8GemmPortable(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsPortable(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
 
 #if defined(EIGENQ_HAVE_NEON_KERNELS)
+void runGemmNeon(const QuantizedProduct& p);
+void runGemvNeon(const QuantizedProduct& p);
+void dequantizeNeon(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
 void runInt8GemmNeon(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsNeon(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
 void runInt8GemmNeonDot(const Int8Product& p, const Int8Sink& sink);

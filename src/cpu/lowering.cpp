@@ -101,6 +101,10 @@ constexpr Lowering kHostLowerings[] = {
     {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv<4>>, runGemvAvx2},
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+    {"neon.gemv", refuse<cpuLacksNeon, refuseGemvShape>, runGemvNeon},
+    {"neon.gemm", refuse<cpuLacksNeon, refuseGemmShape>, runGemmNeon},
+#endif
     {"portable.gemv", refuse<cpuLacksNothing, refuseGemvShape>, runGemvPortable},
     {"portable.gemm", refuse<cpuLacksNothing, refuseGemmShape>, runGemmPortable},
     {"int8.decomposed", refuseDecomposition, runDecomposed},  // its integer sums have a table of their own
@@ -117,6 +121,9 @@ constexpr DequantizeLowering kHostDequantizers[] = {
 #if defined(EIGENQ_HAVE_X86_KERNELS)
     {"avx512.dequantize", refuseDequantize<cpuLacksAvx512>, dequantizeAvx512},
     {"avx2.dequantize", refuseDequantize<cpuLacksAvx2>, dequantizeAvx2},
+#endif
+#if defined(EIGENQ_HAVE_NEON_KERNELS)
+    {"neon.dequantize", refuseDequantize<cpuLacksNeon>, dequantizeNeon},
 #endif
     {"portable.dequantize", refuseDequantize<cpuLacksNothing>, dequantizePortable},
 };
