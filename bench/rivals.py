@@ -378,8 +378,6 @@ RIVALS = [
 QUICK = [Dense, NF4, NF4Nested, NF4Backward, LLMInt8, LLMInt8Outliers, QuantizeNF4, QuantizeInt8, DequantizeNF4]
 
 
-
-
 def measure(call, rival, budget):
     return (measure_graph if rival.graph else measure_eager)(call, rival.copies, budget)
 

@@ -4,14 +4,14 @@
 //   block b of the stream: counter (b, stream), key seed → 10 rounds → words 4b … 4b + 3, one a value
 //
 // Work     a round is two 32×32-bit products and six cheaper operations for as many blocks as a vector has 64-bit
-// lanes:
-//          with AVX-512 3 instructions a value, 0.3 ns, where the scalar loop takes 2.5.
+//          lanes: with AVX-512 3 instructions a value, 0.3 ns, where the scalar loop takes 2.5.
 //
 // Internal linkage; see simd.h for the reason.
 #ifndef EIGENQ_CPU_FLOAT_DROPOUT_H
 #define EIGENQ_CPU_FLOAT_DROPOUT_H
 
 #include <eigen_q/src/FloatKernels.h>
+#include <eigen_q/src/Philox.h>
 
 #include "simd.h"
 #include "tasks.h"
@@ -91,12 +91,11 @@ class PhiloxBlocks {
  public:
   using Lanes = PhiloxLanes;
   using Words = Lanes::Words;
-  static constexpr int kSets = Lanes::kSets, kBlocks = kSets * Lanes::kLanes, kWords = 4 * kBlocks, kRounds = 10;
+  static constexpr int kSets = Lanes::kSets, kBlocks = kSets * Lanes::kLanes, kWords = 4 * kBlocks;
 
   PhiloxBlocks(std::uint64_t seed, std::uint64_t stream) : m_low(Lanes::broadcast(stream)), m_high(Lanes::high(m_low)) {
-    constexpr std::uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;  // golden ratio, √3 − 1
     std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < kRounds; ++round, key0 += kWeyl0, key1 += kWeyl1) {
+    for (int round = 0; round < Philox::kRounds; ++round, key0 += Philox::kWeyl0, key1 += Philox::kWeyl1) {
       m_keys[round][0] = Lanes::broadcast(key0);
       m_keys[round][1] = Lanes::broadcast(key1);
     }
@@ -105,9 +104,10 @@ class PhiloxBlocks {
     m_order = Lanes::load(order);
   }
 
-  /** words[4·b + i] = word i of block first + b. Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3. */
+  /** words[4·b + i] = philox(seed, stream, first + b)[i]. */
   void generate(std::uint64_t first, std::uint32_t* words) const {
-    const Words multiplier0 = Lanes::broadcast(0xD2511F53), multiplier1 = Lanes::broadcast(0xCD9E8D57);
+    const Words multiplier0 = Lanes::broadcast(Philox::kMultiplier0);
+    const Words multiplier1 = Lanes::broadcast(Philox::kMultiplier1);
     Words c0[kSets], c1[kSets], c2[kSets], c3[kSets];
     for (int s = 0; s < kSets; ++s) {
       c0[s] = Lanes::add(m_order, Lanes::broadcast(first + static_cast<std::uint64_t>(s * Lanes::kLanes)));
@@ -128,7 +128,7 @@ class PhiloxBlocks {
   }
 
  private:
-  Words m_keys[kRounds][2], m_low, m_high, m_order;
+  Words m_keys[Philox::kRounds][2], m_low, m_high, m_order;
 };
 
 /** \a count ≤ kWords values. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // Entrywise products, factors that only the device knows, and dropout. See op_elementwise.cuh.
+#include <eigen_q/src/Philox.h>
 #include <eigen_q/src/gpu/OpKernels.h>
 
 #include <stdexcept>
@@ -59,29 +60,6 @@ void runScaled(const ConstDenseView& x, const ConstDenseView& factor, float alph
   });
 }
 
-struct Words {
-  std::uint32_t w[4];
-};
-
-/** Words 4·block … 4·block + 3 of a stream: Philox4x32-10 with the counter and key of the host's RandomStream.
- * Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011. */
-__device__ __forceinline__ Words philox(std::uint64_t block, std::uint64_t stream, std::uint64_t seed) {
-  constexpr std::uint32_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
-  constexpr std::uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
-  std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-  Words c = {{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
-              static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)}};
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{kMultiplier0} * c.w[0], p1 = std::uint64_t{kMultiplier1} * c.w[2];
-    c = {{static_cast<std::uint32_t>(p1 >> 32) ^ c.w[1] ^ key0, static_cast<std::uint32_t>(p1),
-          static_cast<std::uint32_t>(p0 >> 32) ^ c.w[3] ^ key1, static_cast<std::uint32_t>(p0)}};
-    key0 += kWeyl0;
-    key1 += kWeyl1;
-  }
-  return c;
-}
-
 constexpr unsigned kDropoutThreads = 256;
 
 /** A thread computes four words and masks the four entries they belong to, counted through the columns. */
@@ -92,12 +70,12 @@ __global__ void __launch_bounds__(kDropoutThreads)
   if (streamBase) stream += *streamBase;
   const Index step = Index{gridDim.x} * blockDim.x * 4;
   for (Index first = (Index{blockIdx.x} * blockDim.x + threadIdx.x) * 4; first < size; first += step) {
-    const Words words = philox(static_cast<std::uint64_t>(first) / 4, stream, seed);
+    const auto words = EigenQ::internal::philox(seed, stream, static_cast<std::uint64_t>(first) / 4);
     Index j = first / rows, i = first - j * rows;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       if (first + k >= size) break;
-      const float v[1] = {(words.w[k] >> 8) >= threshold ? factor * toFloat(x(j)[i]) : 0.0f};
+      const float v[1] = {(words[k] >> 8) >= threshold ? factor * toFloat(x(j)[i]) : 0.0f};
       store(y(j) + i, v, accumulate);
       if (++i == rows) {
         i = 0;

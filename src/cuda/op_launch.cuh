@@ -58,16 +58,19 @@ inline bool joinsStreams(const Context& context) {
 }
 
 namespace detail {
+inline void checkLaunch(cudaError_t status, const char* name) {
+  if (status != cudaSuccess) throwCudaError(status, (std::string("launch of ") + name).c_str(), __FILE__, __LINE__);
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(bool early, const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Context& context,
             const Arguments&... arguments) {
   const DeviceGuard guard(context.device());
-  const std::string what = std::string("launch of ") + name;
   constexpr std::size_t kWithoutOptIn = 40 * 1024;  // of 48 KiB, which the kernel's static arrays count towards
   if (shape.sharedBytes > kWithoutOptIn)
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shape.sharedBytes)),
-          what.c_str(), __FILE__, __LINE__);
+    checkLaunch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(shape.sharedBytes)),
+                name);
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
   if (early) {
@@ -85,7 +88,7 @@ void launch(bool early, const char* name, void (*kernel)(Parameters...), const L
   config.stream = context.stream();
   config.attrs = attributes;
   config.numAttrs = count;
-  check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), what.c_str(), __FILE__, __LINE__);
+  checkLaunch(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
 }
 }  // namespace detail
 

@@ -34,7 +34,7 @@ Eigen::MatrixXf drawn(const LoraConfig& config, Index r, Index in, const ad::Ran
   Eigen::MatrixXf a(r, in);
   for (Index i = 0; i < r; ++i)
     for (Index j = 0; j < in; ++j) {
-      const std::array<std::uint32_t, 4> words = random(static_cast<std::uint64_t>(i * in + j));
+      const EigenQ::internal::PhiloxWords words = random(static_cast<std::uint64_t>(i * in + j));
       const double u = uniform(words[0]);
       a(i, j) =
           static_cast<float>(normal ? deviation * std::sqrt(-2 * std::log(u)) * std::cos(kTwoPi * uniform(words[1]))

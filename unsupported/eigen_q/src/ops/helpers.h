@@ -4,7 +4,6 @@
 #define EIGENQ_OPS_HELPERS_H
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -45,11 +44,10 @@ struct OpsOn<Host> {
     } else {
       const auto factor = static_cast<Scalar>(1.0 / (1.0 - p));
       for (Eigen::Index i = 0; i < x.size(); i += 4) {
-        const std::array<std::uint32_t, 4> words = stream(static_cast<std::uint64_t>(i) / 4);
+        const EigenQ::internal::PhiloxWords words = stream(static_cast<std::uint64_t>(i) / 4);
         const Eigen::Index n = std::min<Eigen::Index>(4, x.size() - i);
         for (Eigen::Index k = 0; k < n; ++k)
-          y.data()[i + k] =
-              (words[static_cast<std::size_t>(k)] >> 8) >= threshold(p) ? factor * x.data()[i + k] : Scalar(0);
+          y.data()[i + k] = (words[k] >> 8) >= threshold(p) ? factor * x.data()[i + k] : Scalar(0);
       }
     }
   }
