@@ -293,6 +293,28 @@ BOOST_AUTO_TEST_CASE(int8ActivationsKeepTheirBound) {
   compare(259, 40, 160);
 }
 
+/** Sums that kernels add up in 16 bits, at the largest that these hold: levels of ±1 with tokens of ±1, and with tokens
+ * just small enough for twice as many products (76·(107 + 7·40) and 76·8·53 of 32767, in units of a level by a step).
+ */
+BOOST_AUTO_TEST_CASE(int8ActivationsAtTheLimitsOfTheirSums) {
+  const Index rows = 21, cols = 320;
+  const NF4Matrix w(Eigen::MatrixXf::NullaryExpr(40, cols, [](Index i, Index) { return i % 2 ? 1.0f : -1.0f; }));
+  Framed x(rows, cols, Layout::kRowMajor), y(rows, 40, Layout::kColMajor);
+  for (const bool small : {false, true}) {
+    for (Index i = 0; i < rows; ++i) {
+      for (Index k = 0; k < cols; ++k) {
+        const float steps = !small || k % 16 == 0 ? 107 : k % 8 < 4 ? 40 : 53;
+        x.at(i, k) = (i % 3 ? steps : -steps) / 107;
+      }
+    }
+    QuantizedProduct p;
+    p.x = x.constView();
+    p.w = w.quantizedView().weights;
+    p.w.int8Activations = true;
+    compareWithReference(p, y);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(int8ActivationsInExpressions) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;

@@ -6,6 +6,7 @@
 #define EIGENQ_CPU_INT8_LAYOUT_H
 
 #include "int8_simd.h"
+#include "prefetch.h"
 #include "tasks.h"
 
 #include <eigen_q/src/Int8Product.h>
@@ -26,16 +27,6 @@ struct EvenParts {
 /** a + b modulo 2³²: sums with an offset may leave 32 bits on the way, and are back when it is taken away. */
 inline std::int32_t wrapped(std::int32_t a, std::int32_t b) {
   return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
-}
-
-constexpr Index kCacheLine = 64;
-
-EIGENQ_STRONG_INLINE void prefetch(const std::int8_t* at) {
-#if defined(__GNUC__)
-  __builtin_prefetch(at);
-#else
-  (void)at;
-#endif
 }
 
 template <typename Isa>

@@ -14,29 +14,16 @@
 //   sdot      is signed by signed, and vmull_s8 fits 16 bits by itself.
 //
 // Code is what A is prepared as, and B where it is copied into a panel; kStep of them are a Vec. Tiles are up to
-// kBlockRows rows by kTileCols columns: their sums, the vectors of the columns and what a row takes fit the registers. Up
-// to kStreamRows rows are one block where they are all there is, with a column less if need be.
-// kDepth codes of a block of rows and of kPanelCols columns fit a first-level cache of 32 KiB.
+// kBlockRows rows by kTileCols columns: their sums, the vectors of the columns and what a row takes fit the registers.
+// Up to kStreamRows rows are one block where they are all there is, with a column less if need be. kDepth codes of a
+// block of rows and of kPanelCols columns fit a first-level cache of 32 KiB.
 #ifndef EIGENQ_CPU_INT8_SIMD_H
 #define EIGENQ_CPU_INT8_SIMD_H
 
-#include <cstdint>
-#include <cstring>
+#include "int_vectors.h"
 
-#include <eigen_q/src/Macros.h>
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__ARM_NEON)
+#if defined(__ARM_NEON)
 #include <arm_neon.h>
-#endif
-
-/** Keeps a vector's computation where it is written: g++ 12 gathers all products of a step before it adds the first,
- * and has no registers left to hold them. */
-#if defined(__AVX2__) && defined(__GNUC__) && !defined(__clang__)
-#define EIGENQ_IN_ORDER(vector) __asm__ volatile("" : "+v"(vector))
-#else
-#define EIGENQ_IN_ORDER(vector) (void)(vector)
 #endif
 
 namespace EigenQ {

@@ -90,14 +90,14 @@ const char* refuseNothing(const QuantizedProduct&) { return nullptr; }
 
 constexpr Lowering kHostLowerings[] = {
 #if defined(EIGENQ_HAVE_X86_KERNELS)
-    {"avx512.fourbit-gemv", refuse<cpuLacksAvx512, refuseFourBitGemv<3>>, runFourBitGemvAvx512},
     {"avx512vnni.fourbit-int8", refuse<cpuLacksAvx512Vnni, refuseFourBitInt8>, runFourBitInt8Avx512Vnni},
     {"avx512.fourbit-int8", refuse<cpuLacksAvx512, refuseFourBitInt8>, runFourBitInt8Avx512},
+    {"avx512.fourbit-gemv", refuse<cpuLacksAvx512, refuseFourBitGemv<3>>, runFourBitGemvAvx512},
     {"avx512.gemv", refuse<cpuLacksAvx512, refuseRowGemv<3>>, runGemvAvx512},
     {"avx512.gemm", refuse<cpuLacksAvx512, refuseGemmShape>, runGemmAvx512},
-    {"avx2.fourbit-gemv", refuse<cpuLacksAvx2, refuseFixedPoint>, runFourBitGemvAvx2},  // relative error some 3e-5
     {"avxvnni.fourbit-int8", refuse<cpuLacksAvxVnni, refuseFourBitInt8>, runFourBitInt8AvxVnni},
     {"avx2.fourbit-int8", refuse<cpuLacksAvx2, refuseFourBitInt8>, runFourBitInt8Avx2},
+    {"avx2.fourbit-gemv", refuse<cpuLacksAvx2, refuseFixedPoint>, runFourBitGemvAvx2},  // relative error some 3e-5
     {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv<4>>, runGemvAvx2},
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif

@@ -113,8 +113,8 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
  * block; with VNNI X₆₄/254 and ε = 3.7e-3. For normal tokens and weights that is a relative error of 9e-3, with VNNI
  * 7e-3, where W itself has some 1e-6. A token with a value that is not finite may give NaN throughout.
  *
- * A permission, not an order: kernels that are as fast without, those for few tokens and for rows of W that do not
- * begin at multiples of 32 codes, leave the tokens as they are, as do all on other processors than x86 and on the
+ * A permission, not an order: kernels that gain nothing, those for rows of W that do not begin at multiples of 32
+ * codes or are shorter than 64, leave the tokens as they are, as do all on other processors than x86 and on the
  * device. In all else it is W: products that sum over W's rows (those of the backward pass), assignments, coefficients.
  */
 template <FourBitType kType>
