@@ -10,9 +10,6 @@ import copy
 import os
 import sys
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,6 +18,8 @@ def main():
     args = parser.parse_args()
     if not os.path.isfile(args.file):
         sys.exit(f"from_gguf.py: {args.file}: no such file")
+    import torch  # here, so that --help needs neither of them
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     source = {"pretrained_model_name_or_path": os.path.dirname(os.path.abspath(args.file)),
               "gguf_file": os.path.basename(args.file)}
     decoded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
