@@ -34,6 +34,14 @@ void writeAll(int file, const char* data, std::size_t bytes, const std::string& 
   }
 }
 
+/** A file is replaced; a pipe or a device would be lost. */
+void requireReplaceable(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode)) return;  // what else is wrong, open() says
+  throw std::system_error(S_ISDIR(status.st_mode) ? EISDIR : EINVAL, std::generic_category(),
+                          path + ": cannot be replaced: is no regular file");
+}
+
 /** A renamed file survives a power cut when its folder is on the disk too. */
 void syncFolderOf(const std::string& path) {
   const fs::path parent = fs::path(path).parent_path();
@@ -48,6 +56,7 @@ void syncFolderOf(const std::string& path) {
 }  // namespace
 
 AtomicFile::AtomicFile(const std::string& path) : m_path(path) {
+  requireReplaceable(path);
   const fs::path target(path);
   // The process and a number: other writers and leftovers of killed ones have names of their own.
   for (int i = 0; m_file < 0; ++i) {

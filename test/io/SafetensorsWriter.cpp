@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "Support.h"
 #include "support/TemporaryFolder.h"
@@ -126,7 +127,11 @@ BOOST_AUTO_TEST_CASE(whatTheSystemRefusesIsNamed) {
   BOOST_TEST(message(folder.path("no/f")).find("cannot be created: No such file") != std::string::npos);
   std::filesystem::create_directory(folder.path("folder"));
   BOOST_TEST(message(folder.path("folder")).find("cannot be replaced") != std::string::npos);
-  BOOST_TEST(folder.names() == std::vector<std::string>{"folder"}, boost::test_tools::per_element());
+  BOOST_REQUIRE(::mkfifo(folder.path("pipe").c_str(), 0600) == 0);
+  BOOST_TEST(message(folder.path("pipe")).find("is no regular file") != std::string::npos);
+  BOOST_TEST(std::filesystem::is_fifo(folder.path("pipe")));
+  const std::vector<std::string> untouched = {"folder", "pipe"};
+  BOOST_TEST(folder.names() == untouched, boost::test_tools::per_element());
 }
 
 // A disk that fills up, imitated by a limit on the size of files.

@@ -14,7 +14,7 @@ namespace io {
  * Every function throws std::system_error, naming the path, where the system refuses. */
 class AtomicFile {
  public:
-  /** \a path need not exist; its folder must. */
+  /** \a path need not exist; its folder must. Refused where it is anything but a file: it would be replaced. */
   explicit AtomicFile(const std::string& path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
