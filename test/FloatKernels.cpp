@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <eigen_q/Core>
@@ -151,6 +152,68 @@ BOOST_AUTO_TEST_CASE(exponentialsAreWithin2Ulp) {
     BOOST_TEST(std::isnan(out[2]));
     BOOST_TEST(out[3] == 1);
     BOOST_TEST(std::abs(out[4] - std::exp(1.0f)) <= 4 * kEps);
+  });
+}
+
+BOOST_AUTO_TEST_CASE(nothingIsComputedOfNothing) {
+  forEachRow([](const FloatKernels& kernels) {
+    const float x[4] = {1, 2, 3, 4};
+    float y[4] = {5, 6, 7, 8}, inverse[4] = {}, more[4] = {};
+    const int positions[4] = {};
+    for (const auto& size : {std::pair<Index, Index>{0, 4}, {4, 0}, {0, 0}}) {
+      const FloatRmsNorm norm{size.first, size.second, x, x, inverse};
+      kernels.rmsNorm(norm, 1e-6f, y);
+      kernels.rmsNormBackward(norm, x, {y, true}, nullptr);
+      if (size.second == 0) kernels.rmsNormBackward(norm, x, {y, true}, y);
+      kernels.rope({1, size.first / 2, size.second, false, 1, x, x, positions, x, {y, false}});
+      kernels.rope({size.first, 2, size.second, true, 1, x, x, positions, x, {y, false}});
+    }
+    kernels.swiglu(0, x, x, y);
+    kernels.swigluBackward(0, x, x, x, {y, false}, {y, true});
+    kernels.scaledExp(0, x, 0, 1, y, false);
+    kernels.dropout({0, 1, 2, 3, 1, x, {y, false}});
+    kernels.adamW({0, y, x, more, more});
+    const AttentionSequence none{0, 0, 0, 0};
+    for (const Index count : {0, 1}) kernels.attend({1, 1, 4, 0, 1, &none, count, x, x, x, y, inverse});
+    for (const Index count : {0, 1}) {
+      const FloatAttention nobody{1, 1, 4, 0, 1, &none, count, x, x, x, y, inverse};
+      kernels.attendBackward({nobody, x, y, y, y});
+    }
+    for (int i = 0; i < 4; ++i) BOOST_TEST(y[i] == static_cast<float>(5 + i));
+  });
+}
+
+// A NaN anywhere, behind whole vectors too, reaches what depends on it and nothing else.
+BOOST_AUTO_TEST_CASE(nanGoesWhereItBelongs) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  constexpr Index kRows = 37, kCols = 3;
+  forEachRow([&](const FloatKernels& kernels) {
+    for (const Index at : {0, 15, 16, 36}) {
+      MatrixXf x = randomMatrix(kRows, kCols, 5);
+      const MatrixXf other = randomMatrix(kRows, kCols, 6);
+      x(at, 1) = kNaN;
+      MatrixXf y(kRows, kCols), inverse(kCols, 1);
+      const auto nansOf = [&](Index column) { return y.col(column).array().isNaN().count(); };
+      kernels.rmsNorm({kRows, kCols, x.data(), other.data(), inverse.data()}, 1e-6f, y.data());
+      BOOST_TEST(nansOf(0) + nansOf(2) == 0);
+      BOOST_TEST(nansOf(1) == kRows);
+      kernels.swiglu(x.size(), x.data(), other.data(), y.data());
+      BOOST_TEST((nansOf(0) + nansOf(1) + nansOf(2) == 1 && std::isnan(y(at, 1))));
+      kernels.swiglu(x.size(), other.data(), x.data(), y.data());
+      BOOST_TEST((nansOf(0) + nansOf(1) + nansOf(2) == 1 && std::isnan(y(at, 1))));
+      for (Index j = 0; j < kCols; ++j) BOOST_TEST(std::isnan(kernels.logSumExp(kRows, x.col(j).data())) == (j == 1));
+      // Token 1 of three: a query before it does not see it, but that 0·NaN is NaN; its own and later ones do.
+      const AttentionSequence sequence{0, 0, 0, kCols};
+      const auto attend = [&](const MatrixXf& q, const MatrixXf& k, const MatrixXf& v) {
+        kernels.attend({1, 1, kRows, 0, 0.2f, &sequence, 1, q.data(), k.data(), v.data(), y.data(), nullptr});
+      };
+      attend(x, other, other);
+      BOOST_TEST((nansOf(0) == 0 && nansOf(1) == kRows && nansOf(2) == 0));
+      attend(other, x, other);
+      BOOST_TEST((nansOf(0) == 0 && nansOf(1) == kRows && nansOf(2) == kRows));
+      attend(other, other, x);
+      BOOST_TEST((nansOf(1) == 1 && nansOf(2) == 1));
+    }
   });
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -104,6 +105,16 @@ BOOST_AUTO_TEST_CASE(theFirstExceptionComesBack) {
     std::atomic<int> calls{0};
     parallelFor(9, [&](Index) { ++calls; });
     BOOST_TEST(calls == 9);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(nothingOfAnExceptionIsKept) {
+  CountingPool pool;
+  for (ThreadPool* const given : {static_cast<ThreadPool*>(nullptr), static_cast<ThreadPool*>(&pool)}) {
+    const Settings settings(given, 3);
+    const auto payload = std::make_shared<int>(0);
+    BOOST_CHECK_THROW(parallelFor(50, [payload](Index) { throw payload; }), std::shared_ptr<int>);
+    BOOST_TEST(payload.use_count() == 1);
   }
 }
 

@@ -16,8 +16,6 @@
 #ifndef EIGENQ_CPU_FLOAT_PRODUCT_H
 #define EIGENQ_CPU_FLOAT_PRODUCT_H
 
-#include <algorithm>
-
 #include <eigen_q/src/FloatKernels.h>
 #include <eigen_q/src/ScalarConvert.h>
 
@@ -271,7 +269,9 @@ struct FloatProductKernels {
   }
 
   static void clear(Index m, Index n, ResultMatrix y) {
-    for (Index r = 0; r < m; ++r) std::fill_n(y.data + r * y.stride, n, 0.0f);
+    for (Index r = 0; r < m; ++r) {
+      for (Index i = 0; i < n; ++i) y.data[r * y.stride + i] = 0;
+    }
   }
 
   static void runFewRows(Index m, Index n, Index depth, const RowMatrix& x, const Matrix& w, float alpha, bool assign,

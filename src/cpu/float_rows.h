@@ -154,29 +154,39 @@ struct RowKernels {
 
   /** With x̂ = x·inverse and h = gain ∘ ȳ: x̄ = inverse·(h - x̂·mean(h ∘ x̂)), the gain's Σ ȳ ∘ x̂. */
   static void rmsNormBackward(const FloatRmsNorm& n, const float* dy, FloatGradient dx, float* dGain) {
-    for (Index t = 0; t < n.cols; ++t) {
-      const float* x = n.x + t * n.rows;
-      const float* d = dy + t * n.rows;
-      const float r = n.inverse[t];
-      if (dx.data) {
-        const float projection = r * r * weightedDot(n.rows, n.gain, d, x) / static_cast<float>(n.rows);
-        const Vec factor = Isa::broadcast(r), along = Isa::broadcast(-r * projection);
-        float* out = dx.data + t * n.rows;
-        const float* gain = n.gain;
-        const bool accumulate = dx.accumulate;
-        forEachVector(n.rows, [=](auto load, auto store) {
-          const Vec h = Isa::mul(factor, Isa::mul(load(gain), load(d)));
-          const Vec v = Isa::multiplyAdd(along, load(x), h);
-          store(out, accumulate ? Isa::add(load(out), v) : v);
-        });
+    const auto columns = [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        if (dx.data) addNormGradient(n, dy, dx, t);
+        if (dGain) addGainGradient(n, dy, dGain, t);
       }
-      if (dGain) {
-        const Vec factor = Isa::broadcast(r);
-        forEachVector(n.rows, [=](auto load, auto store) {
-          store(dGain, Isa::multiplyAdd(factor, Isa::mul(load(d), load(x)), load(dGain)));
-        });
-      }
-    }
+    };
+    // The gain's sums run over columns in their order: one thread takes them all.
+    dGain ? columns(0, n.cols) : forEachRange(n.cols, 2 * n.rows, columns);
+  }
+
+  static void addNormGradient(const FloatRmsNorm& n, const float* dy, FloatGradient dx, Index t) {
+    const float* x = n.x + t * n.rows;
+    const float* d = dy + t * n.rows;
+    const float r = n.inverse[t];
+    const float projection = r * r * weightedDot(n.rows, n.gain, d, x) / static_cast<float>(n.rows);
+    const Vec factor = Isa::broadcast(r), along = Isa::broadcast(-r * projection);
+    float* out = dx.data + t * n.rows;
+    const float* gain = n.gain;
+    const bool accumulate = dx.accumulate;
+    forEachVector(n.rows, [=](auto load, auto store) {
+      const Vec h = Isa::mul(factor, Isa::mul(load(gain), load(d)));
+      const Vec v = Isa::multiplyAdd(along, load(x), h);
+      store(out, accumulate ? Isa::add(load(out), v) : v);
+    });
+  }
+
+  static void addGainGradient(const FloatRmsNorm& n, const float* dy, float* dGain, Index t) {
+    const float* x = n.x + t * n.rows;
+    const float* d = dy + t * n.rows;
+    const Vec factor = Isa::broadcast(n.inverse[t]);
+    forEachVector(n.rows, [=](auto load, auto store) {
+      store(dGain, Isa::multiplyAdd(factor, Isa::mul(load(d), load(x)), load(dGain)));
+    });
   }
 
   static float weightedDot(Index size, const float* w, const float* a, const float* b) {
@@ -285,6 +295,7 @@ struct RowKernels {
   /** f(begin, end) over [0, count) in pieces of \a count values of \a work multiplications each, on several threads. */
   template <typename F>
   static void forEachRange(Index count, Index work, const F& f) {
+    if (work == 0) return;  // columns without rows
     const Index piece = ceilDiv(Index(1) << 17, work) / kLanes * kLanes;
     const Index size = piece > kLanes ? piece : kLanes;
     forEachTask(ceilDiv(count, size), count * work, [&](Index i) { f(i * size, least(count, (i + 1) * size)); });

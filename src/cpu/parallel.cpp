@@ -57,6 +57,37 @@ bool spinUntil(const Done& done) {
   return false;
 }
 
+/** Tasks that several threads work through: each takes the next index until none is left. */
+class Job {
+ public:
+  Job(Index count, void (*task)(void*, Index), void* context) : m_count(count), m_task(task), m_context(context) {}
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  void takeTasks() {
+    try {
+      for (Index i = m_next++; i < m_count; i = m_next++) m_task(m_context, i);
+    } catch (...) {
+      m_next = m_count;
+      const std::lock_guard<std::mutex> lock(m_mutex);
+      if (!m_failure) m_failure = std::current_exception();
+    }
+  }
+
+  /** Rethrows the first exception of a task; when nobody takes tasks any more. */
+  void rethrow() const {
+    if (m_failure) std::rethrow_exception(m_failure);
+  }
+
+ private:
+  const Index m_count;
+  void (*const m_task)(void*, Index);
+  void* const m_context;
+  std::atomic<Index> m_next{0};
+  std::mutex m_mutex;  // guards m_failure
+  std::exception_ptr m_failure;
+};
+
 /** One job at a time; workers and the caller take the next index until none is left. */
 class Pool {
  public:
@@ -74,22 +105,18 @@ class Pool {
   }
 
   /** False when the pool is busy; nothing has been run then. */
-  bool tryRun(Index count, void (*task)(void*, Index), void* context, int threads) {
+  bool tryRun(Job& job, int threads) {
     std::unique_lock<std::mutex> owner(m_owner, std::try_to_lock);
     if (!owner.owns_lock()) return false;
     {
       const std::lock_guard<std::mutex> lock(m_mutex);
       while (static_cast<int>(m_workers.size()) < threads - 1) m_workers.emplace_back([this] { work(); });
-      m_task = task;
-      m_context = context;
-      m_count = count;
-      m_next = 0;
-      m_failure = nullptr;
+      m_job = &job;
       m_seats = threads - 1;
-      ++m_job;
+      ++m_jobs;
     }
     m_wake.notify_all();
-    takeTasks();
+    job.takeTasks();
     {
       const std::lock_guard<std::mutex> lock(m_mutex);
       m_seats = 0;  // a worker that has not woken yet has nothing left to do
@@ -97,52 +124,38 @@ class Pool {
     spinUntil([this] { return m_active == 0; });
     std::unique_lock<std::mutex> lock(m_mutex);
     m_idle.wait(lock, [this] { return m_active == 0; });
-    if (m_failure) std::rethrow_exception(m_failure);
     return true;
   }
 
  private:
-  void takeTasks() {
-    try {
-      for (Index i = m_next++; i < m_count; i = m_next++) m_task(m_context, i);
-    } catch (...) {
-      m_next = m_count;
-      const std::lock_guard<std::mutex> lock(m_mutex);
-      if (!m_failure) m_failure = std::current_exception();
-    }
-  }
-
   void work() {
     std::unique_lock<std::mutex> lock(m_mutex);
     for (unsigned long seen = 0;;) {
-      if (!m_stop && m_job == seen) {
+      if (!m_stop && m_jobs == seen) {
         lock.unlock();
-        spinUntil([&] { return m_job != seen; });
+        spinUntil([&] { return m_jobs != seen; });
         lock.lock();
       }
-      m_wake.wait(lock, [&] { return m_stop || m_job != seen; });
+      m_wake.wait(lock, [&] { return m_stop || m_jobs != seen; });
       if (m_stop) return;
-      seen = m_job;
+      seen = m_jobs;
       if (m_seats == 0) continue;  // too late: to wait awake is to be in time for the next
       --m_seats;
       ++m_active;
+      Job& job = *m_job;
       lock.unlock();
-      takeTasks();
+      job.takeTasks();
       lock.lock();
       if (--m_active == 0) m_idle.notify_one();
     }
   }
 
   std::mutex m_owner;  // held by the caller whose job runs
-  std::mutex m_mutex;  // guards everything below but m_next
+  std::mutex m_mutex;  // guards everything below
   std::condition_variable m_wake, m_idle;
   std::vector<std::thread> m_workers;
-  void (*m_task)(void*, Index) = nullptr;
-  void* m_context = nullptr;
-  Index m_count = 0;
-  std::atomic<Index> m_next{0};
-  std::exception_ptr m_failure;
-  std::atomic<unsigned long> m_job{0};  // written under the mutex, as m_active is
+  Job* m_job = nullptr;
+  std::atomic<unsigned long> m_jobs{0};  // begun; written under the mutex, as m_active is
   int m_seats = 0;
   std::atomic<int> m_active{0};
   bool m_stop = false;
@@ -153,37 +166,24 @@ Pool& pool() {
   return instance;
 }
 
-/** A job on somebody else's pool: each of its threads takes the next index until none is left. */
-class GuestJob {
- public:
-  GuestJob(Index count, void (*task)(void*, Index), void* context) : m_count(count), m_task(task), m_context(context) {}
-
-  void run(ThreadPool& pool, int threads) {
-    pool.run(
-        threads, [](void* job, Index) { static_cast<GuestJob*>(job)->takeTasks(); }, this);
-    if (m_failure) std::rethrow_exception(m_failure);
-  }
-
- private:
-  void takeTasks() {
+/** Runs a job on somebody else's pool. */
+void runOn(ThreadPool& pool, Job& job, int threads) {
+  const auto takeTasks = [](void* context, Index) {
     const bool before = std::exchange(t_insideTask, true);
-    try {
-      for (Index i = m_next++; i < m_count; i = m_next++) m_task(m_context, i);
-    } catch (...) {
-      m_next = m_count;
-      const std::lock_guard<std::mutex> lock(m_mutex);
-      if (!m_failure) m_failure = std::current_exception();
-    }
+    static_cast<Job*>(context)->takeTasks();
     t_insideTask = before;
-  }
+  };
+  pool.run(threads, takeTasks, &job);
+}
 
-  const Index m_count;
-  void (*const m_task)(void*, Index);
-  void* const m_context;
-  std::atomic<Index> m_next{0};
-  std::mutex m_mutex;
-  std::exception_ptr m_failure;
-};
+/** On whichever pool there is; false where the caller is to work alone. */
+bool tryRun(Job& job, int threads) {
+  ThreadPool* const theirs = g_pool;
+  if (!theirs) return pool().tryRun(job, threads);
+  if (t_insideTask) return false;
+  runOn(*theirs, job, threads);
+  return true;
+}
 
 struct AlignedDelete {
   void operator()(float* p) const { ::operator delete(p, std::align_val_t(64)); }
@@ -209,11 +209,8 @@ void followThreads(int threads) { g_followed = std::max(0, threads); }
 void parallelFor(Index count, void (*task)(void*, Index), void* context) {
   const int threads = static_cast<int>(std::min<Index>(maxThreads(), count));
   if (threads > 1) {
-    if (ThreadPool* const theirs = g_pool) {
-      if (!t_insideTask) return GuestJob(count, task, context).run(*theirs, threads);
-    } else if (pool().tryRun(count, task, context, threads)) {
-      return;
-    }
+    Job job(count, task, context);
+    if (tryRun(job, threads)) return job.rethrow();
   }
   for (Index i = 0; i < count; ++i) task(context, i);
 }

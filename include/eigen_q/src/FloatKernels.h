@@ -29,7 +29,8 @@ struct AttentionSequence {
 };
 
 /** o = softmax(scale·kᵀ q) of each head, a query seeing the keys of its sequence up to its own position, or the last
- * \a window of these. Query head h reads key/value head h / (heads / kvHeads). */
+ * \a window of these. Query head h reads key/value head h / (heads / kvHeads). A value that is not finite may also
+ * reach queries before it, whose weight for it is 0. */
 struct FloatAttention {
   Index heads = 1, kvHeads = 1, headDim = 1;
   Index window = 0;  // 0: all
