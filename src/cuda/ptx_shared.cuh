@@ -41,7 +41,10 @@ __device__ __forceinline__ void loadMatrices(std::uint32_t (&m)[4], const void* 
 }
 /** Two of them; lanes 0 to 15 give the addresses, in the shared window. */
 __device__ __forceinline__ void loadTwoMatrices(std::uint32_t (&m)[2], std::uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(m[0]), "=r"(m[1]) : "r"(row) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+               : "=r"(m[0]), "=r"(m[1])
+               : "r"(row)
+               : "memory");
 }
 /** The same as loadMatrices, each matrix transposed: lane 4g + c gets of each rows 2c, 2c + 1 at g. */
 __device__ __forceinline__ void loadMatricesTransposed(std::uint32_t (&m)[4], std::uint32_t row) {
