@@ -170,7 +170,6 @@ void runFor(const QuantizedProduct& p, Context& context) {
 }  // namespace
 
 const char* refuseFourBitBackward(const QuantizedProduct& p, const Context& context) {
-  if (p.w.format != WeightFormat::kFourBit) return "W is not in 4 bits";
   if (const char* why = refuseFourBitOperands(p, /*transposed=*/false)) return why;
   if (const char* why = refuseAllButHopper(context)) return why;
   if (p.x.rows > kBackwardRows) return "more than 512 rows of X";

@@ -516,6 +516,7 @@ BOOST_AUTO_TEST_CASE(refusalsAreInWords, *needsDevice()) {
   BOOST_TEST(asked(kRows[4], view, 32, ScalarType::kBFloat16, true) == "");
   BOOST_TEST(asked(kRows[4], view, 2, ScalarType::kHalf, true) == "fewer than 3 rows of X");
   BOOST_TEST(asked(kRows[4], view, 33, ScalarType::kHalf, true) == "more than 32 rows of X");
+  BOOST_TEST(asked(kRows[4], view.window(0, 0, 0, 128), 32, ScalarType::kHalf, true) == "");  // no row to share out
   BOOST_TEST(asked(kRows[4], view.window(0, 1, 64, 64), 3, ScalarType::kHalf, true) ==
              "rows of W do not begin and end at multiples of 64 codes");
   const NF4Matrix large(MatrixXf::Random(64, 256)), coarse(MatrixXf::Random(64, 256), 128);

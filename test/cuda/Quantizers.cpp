@@ -320,9 +320,12 @@ BOOST_AUTO_TEST_CASE(doublesAreRefused, *needsDevice()) {
   DeviceArray<double> x(64);
   DeviceArray<std::uint8_t> packed(32);
   DeviceArray<float> absmax(1);
-  BOOST_CHECK_THROW(gpu::internal::quantizeFourBit({x.data(), ScalarType::kDouble, 1, 64, 64, 1}, FourBitType::kNF4, 64,
-                                                   packed.data(), absmax.data(), context),
-                    std::invalid_argument);
+  for (const ConstDenseView& view :
+       {ConstDenseView{x.data(), ScalarType::kDouble, 1, 64, 64, 1},
+        ConstDenseView{x.data(), ScalarType::kDouble, 8, 8, 1, 8}})  // laid out in rows first
+    BOOST_CHECK_THROW(
+        gpu::internal::quantizeFourBit(view, FourBitType::kNF4, 64, packed.data(), absmax.data(), context),
+        std::invalid_argument);
 }
 
 BOOST_AUTO_TEST_CASE(nothingIsTouchedOfEmptyMatrices, *needsDevice()) {
