@@ -26,6 +26,7 @@
 #include "decoder_attention.cuh"
 #include "decoder_products.cuh"
 
+#include "op_launch.cuh"
 #include "tensor_map.h"
 
 namespace EigenQ {
@@ -127,19 +128,9 @@ Maps mapsOf(const WeightView& w) {
 
 template <typename T, bool kNested>
 void launchAs(const Problem& problem, const DecoderStep& step, Context& context) {
-  const auto kernel = decodeBlocks<T, kNested>;
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  cudaLaunchAttribute together{};
-  together.id = cudaLaunchAttributeCooperative;
-  together.val.cooperative = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(context.multiprocessors()));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kSharedBytes;
-  config.stream = context.stream();
-  config.attrs = &together;
-  config.numAttrs = 1;
-  EIGENQ_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem, step));
+  LaunchShape shape{dim3(static_cast<unsigned>(context.multiprocessors())), kThreads, kSharedBytes};
+  shape.together = true;
+  internal::launch("decodeBlocks", decodeBlocks<T, kNested>, shape, context, problem, step);
 }
 
 }  // namespace
@@ -151,11 +142,10 @@ BlockMaps mapsOf(const DecoderBlock& block) {
 }
 
 void launch(const Problem& problem, const DecoderStep& step, ScalarType scalar, bool nested, Context& context) {
-  const DeviceGuard guard(context.device());
-  if (scalar == ScalarType::kHalf)
-    return nested ? launchAs<__half, true>(problem, step, context) : launchAs<__half, false>(problem, step, context);
-  nested ? launchAs<__nv_bfloat16, true>(problem, step, context)
-         : launchAs<__nv_bfloat16, false>(problem, step, context);
+  dispatchSixteenBits(scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    nested ? launchAs<T, true>(problem, step, context) : launchAs<T, false>(problem, step, context);
+  });
 }
 
 }  // namespace decoder

@@ -132,12 +132,10 @@ PackedOutliers packOutliers(DeviceDecomposedProduct& p, const Int8Codes& codes, 
   const Index xStride = roundUp(p.x.rows, rowMultiple), wStride = roundUp(p.w.rows, rowMultiple);
   std::uint16_t* const x = scratch.array<std::uint16_t>(kMostPacked * xStride);
   std::uint16_t* const w = scratch.array<std::uint16_t>(kMostPacked * wStride);
-  if (p.x.scalar == ScalarType::kHalf) {
-    launchPack(args, reinterpret_cast<__half*>(x), xStride, reinterpret_cast<__half*>(w), wStride, context);
-  } else {
-    launchPack(args, reinterpret_cast<__nv_bfloat16*>(x), xStride, reinterpret_cast<__nv_bfloat16*>(w), wStride,
-               context);
-  }
+  dispatchSixteenBits(p.x.scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launchPack(args, reinterpret_cast<T*>(x), xStride, reinterpret_cast<T*>(w), wStride, context);
+  });
   return {x, xStride, w, wStride};
 }
 

@@ -44,6 +44,7 @@ struct LaunchShape {
   unsigned threads;
   std::size_t sharedBytes = 0;  // dynamic
   unsigned cluster = 1;         // blocks side by side in x that share one another's memory
+  bool together = false;        // all blocks find room at once, so that they may wait for one another
 };
 
 /** Whether kernels were compiled for this very device, so that joinStream() is what it says: the code of an older
@@ -71,7 +72,7 @@ void launch(bool early, const char* name, void (*kernel)(Parameters...), const L
     checkLaunch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(shape.sharedBytes)),
                 name);
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attributes[3] = {};
   unsigned count = 0;
   if (early) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -80,6 +81,10 @@ void launch(bool early, const char* name, void (*kernel)(Parameters...), const L
   if (shape.cluster > 1) {
     attributes[count].id = cudaLaunchAttributeClusterDimension;
     attributes[count++].val.clusterDim = {shape.cluster, 1, 1};
+  }
+  if (shape.together) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count++].val.cooperative = 1;
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;

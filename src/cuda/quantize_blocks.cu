@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 // quantize_blocks.cu: NF4 and FP4 codes of blocks; the walk over blocks is in quantize_blocks.cuh.
 //
-//   value·(1/absmax) → key → y = 16·key + 17, rounded → bits 8…13 of y │ lane → {threshold, rank} → rank + (key >
-//   threshold)
+//   value·(1/absmax) → key → y = 16·key + 17, rounded → bits 8…13 of y │ lane → {threshold, rank}
+//                       └──────────────────────────────────────── code = rank + (key > threshold)
 //
 // Shared  64 bins × 32 lanes × 8 B = 16 KB: a copy of the bins for each lane, so that no two lanes meet in a bank and a
 //         lookup costs two wavefronts whatever the data. The last bin takes the NaN of blocks of zeros and infinities.

@@ -4,7 +4,7 @@
 // nothing waits for it.
 //
 // A view whose rows lie one after another, 16-byte aligned, is read where it is. Any other is first laid out in rows by
-// a tiled copy, panel by panel, in scratch memory (row_major.h).
+// a tiled copy, panel by panel, in scratch memory (row_panels.h).
 #ifndef EIGENQ_CUDA_QUANTIZERS_H
 #define EIGENQ_CUDA_QUANTIZERS_H
 
