@@ -4,7 +4,7 @@
 // A reader asks for the words that it needs until all of them have the tag it expects. There is no flag to be written
 // behind the data and none to be read before it, hence no fence, and a value needs one way through the second-level
 // cache. Words are single 32-bit accesses, so that value and tag cannot part. What a word is overwritten with comes
-// from CTAs that had to wait for all readers of its last value: see decoder_sm90.cuh.
+// from CTAs that had to wait for all readers of its last value: see decoder_sm90.cu.
 #ifndef EIGENQ_CUDA_DECODER_WORDS_CUH
 #define EIGENQ_CUDA_DECODER_WORDS_CUH
 

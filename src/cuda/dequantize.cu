@@ -239,7 +239,6 @@ void launchRows(const Dequantization& d, Context& context) {
 void runRows(const Dequantization& whole, Context& context) {
   const Dequantization d = joinRows(whole);
   if (d.w.rows == 0 || d.w.cols == 0) return;
-  const DeviceGuard guard(context.device());
   dispatchDeviceScalar(d.y.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
     constexpr int kValues = kLaneValues<T>;
@@ -281,11 +280,9 @@ void runTiles(const Dequantization& d, Context& context) {
   const dim3 grid(static_cast<unsigned>(tileCols), static_cast<unsigned>(tileRows < kMostRows ? tileRows : kMostRows));
   const auto magnitude = [](Index stride) { return stride < 0 ? -stride : stride; };
   const bool alongRows = magnitude(d.y.colStride) <= magnitude(d.y.rowStride);
-  const DeviceGuard guard(context.device());
   dispatchDeviceScalar(d.y.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    dequantizeTiles<T><<<grid, kThreads, 0, context.stream()>>>(d.w, d.y, d.epilogue, alongRows);
-    EIGENQ_CUDA_CHECK_LAUNCH("dequantizeTiles");
+    launch("dequantizeTiles", dequantizeTiles<T>, {grid, kThreads}, context, d.w, d.y, d.epilogue, alongRows);
   });
 }
 

@@ -20,6 +20,7 @@
 #include "dense_view.h"
 #include "device_lowering.h"
 #include "epilogue.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -193,22 +194,17 @@ bool isPacked(const Work& w) {
 bool isTransposed(const Work& w) { return w.x.rowStride == 1 && w.x.colStride != 1 && w.y.rows >= 8 && w.y.cols >= 8; }
 
 template <typename X, typename Y>
-void launch(const Work& w, cudaStream_t stream) {
+void launchAs(const Work& w, Context& context) {
   if (isPacked<X, Y>(w)) {
     const Index packsPerRow = (w.y.cols + kPackSize<X, Y> - 1) / kPackSize<X, Y>;
-    const unsigned blocks = blocksFor(w.y.rows * packsPerRow, kThreads);
-    if (isLinear(w.e)) {
-      packedKernel<X, Y, true><<<blocks, kThreads, 0, stream>>>(w, packsPerRow);
-    } else {
-      packedKernel<X, Y, false><<<blocks, kThreads, 0, stream>>>(w, packsPerRow);
-    }
+    const auto kernel = isLinear(w.e) ? packedKernel<X, Y, true> : packedKernel<X, Y, false>;
+    launch("elementwise", kernel, {blocksFor(w.y.rows * packsPerRow, kThreads), kThreads}, context, w, packsPerRow);
   } else if (isTransposed(w)) {
     const Index tilesPerRow = (w.y.cols + kTile - 1) / kTile, tiles = tilesPerRow * ((w.y.rows + kTile - 1) / kTile);
-    transposedKernel<X, Y><<<blocksFor(tiles, 1), kThreads, 0, stream>>>(w, tilesPerRow, tiles);
+    launch("elementwise", transposedKernel<X, Y>, {blocksFor(tiles, 1), kThreads}, context, w, tilesPerRow, tiles);
   } else {
-    stridedKernel<X, Y><<<blocksFor(w.y.rows * w.y.cols, 4 * kThreads), kThreads, 0, stream>>>(w);
+    launch("elementwise", stridedKernel<X, Y>, {blocksFor(w.y.rows * w.y.cols, 4 * kThreads), kThreads}, context, w);
   }
-  EIGENQ_CUDA_CHECK_LAUNCH("elementwise");
 }
 
 }  // namespace
@@ -219,7 +215,7 @@ void elementwise(const ConstDenseView& x, const DenseView& y, const Epilogue& ep
   const Work work = flatten(orient({x, y, epilogue}));
   dispatchDeviceScalar(x.scalar, [&](auto xTag) {
     dispatchDeviceScalar(y.scalar, [&](auto yTag) {
-      launch<typename decltype(xTag)::type, typename decltype(yTag)::type>(work, context.stream());
+      launchAs<typename decltype(xTag)::type, typename decltype(yTag)::type>(work, context);
     });
   });
 }

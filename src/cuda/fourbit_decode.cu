@@ -8,6 +8,7 @@
 
 #include "alignment.h"
 #include "epilogue.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -30,8 +31,7 @@ __global__ void __launch_bounds__(kThreads) packColumns(ConstDenseView x, To* pa
 
 template <typename From, typename To>
 void launchPack(const ConstDenseView& x, To* packed, Index stride, Context& context) {
-  packColumns<From, To><<<blocksFor(x.cols), kThreads, 0, context.stream()>>>(x, packed, stride);
-  EIGENQ_CUDA_CHECK_LAUNCH("packColumns");
+  launch("packColumns", packColumns<From, To>, {blocksFor(x.cols), kThreads}, context, x, packed, stride);
 }
 
 bool isPacked(const ConstDenseView& x, Index elementBytes) {
@@ -93,8 +93,7 @@ void addSlices(const float* sums, int slices, const DenseView& y, const Epilogue
   const DeviceGuard guard(context.device());
   dispatchDeviceScalar(y.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    addSlicesKernel<T><<<blocksFor(y.rows * y.cols), kThreads, 0, context.stream()>>>(sums, slices, y, epilogue);
-    EIGENQ_CUDA_CHECK_LAUNCH("addSlices");
+    launch("addSlices", addSlicesKernel<T>, {blocksFor(y.rows * y.cols), kThreads}, context, sums, slices, y, epilogue);
   });
 }
 

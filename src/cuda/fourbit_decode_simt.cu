@@ -12,8 +12,10 @@
 // Needs    Nothing. Words want rows of W at multiples of 8 codes; other rows are read bytewise.
 #include <eigen_q/src/FourBit.h>
 
+#include "alignment.h"
 #include "epilogue.cuh"
 #include "fourbit_decode.h"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -198,25 +200,24 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor<kTokens>)
 }
 
 template <typename Access, int kTokens>
-void launch(const Problem& p, Context& context) {
-  const Index blocks = (p.w.rows + kRows - 1) / kRows;
-  decodeRows<Access, kTokens><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream()>>>(p);
-  EIGENQ_CUDA_CHECK_LAUNCH("decodeRows");
+void launchAs(const Problem& p, Context& context) {
+  const auto blocks = static_cast<unsigned>(ceilDiv(p.w.rows, kRows));
+  launch("simt.decode", decodeRows<Access, kTokens>, {blocks, kThreads}, context, p);
 }
 
 template <typename Access>
 void launchFor(const Problem& p, Context& context) {
-  if (p.y.rows <= 1) return launch<Access, 1>(p, context);
-  if (p.y.rows <= 2) return launch<Access, 2>(p, context);
-  if (p.y.rows <= 4) return launch<Access, 4>(p, context);
-  if (p.y.rows <= 8) return launch<Access, 8>(p, context);
-  launch<Access, 16>(p, context);
+  if (p.y.rows <= 1) return launchAs<Access, 1>(p, context);
+  if (p.y.rows <= 2) return launchAs<Access, 2>(p, context);
+  if (p.y.rows <= 4) return launchAs<Access, 4>(p, context);
+  if (p.y.rows <= 8) return launchAs<Access, 8>(p, context);
+  launchAs<Access, 16>(p, context);
 }
 
 bool hasWholeWords(const WeightView& w) {
   constexpr Index kWord = Words::kValues;
   return w.cols % kWord == 0 && w.offset % kWord == 0 && (w.rows <= 1 || w.stride % kWord == 0) &&
-         reinterpret_cast<std::uintptr_t>(w.codes) % sizeof(unsigned) == 0;
+         isAligned(w.codes, sizeof(unsigned));
 }
 
 }  // namespace

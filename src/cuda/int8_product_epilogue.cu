@@ -15,6 +15,7 @@
 #include "epilogue.cuh"
 #include "int8_kernels.h"
 #include "int8_scale.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -163,13 +164,14 @@ bool takesVectorStores(const DenseView& y, const SumWindow& w) {
 }
 
 template <typename T, bool kColMajor>
-void launch(const DeviceDecomposedProduct& p, const SumWindow& w, const GatheredOutliers& outliers, Context& context) {
+void launchAs(const DeviceDecomposedProduct& p, const SumWindow& w, const GatheredOutliers& outliers,
+              Context& context) {
   const Index lines = w.colMajor ? w.cols : w.rows, length = w.colMajor ? w.rows : w.cols;
   const Index across = (length + 32 * kWidth<T> - 1) / (32 * kWidth<T>);
   const Index down = (lines + kWarps * kLines - 1) / (kWarps * kLines);
   const ScaleSumsArgs args = {p, w, outliers, across, takesVectorStores<T>(p.y, w)};
-  scaleSumsKernel<T, kColMajor><<<static_cast<unsigned>(across * down), kThreads, 0, context.stream()>>>(args);
-  EIGENQ_CUDA_CHECK_LAUNCH("int8 epilogue");
+  launch("int8 epilogue", scaleSumsKernel<T, kColMajor>, {static_cast<unsigned>(across * down), kThreads}, context,
+         args);
 }
 
 }  // namespace
@@ -179,7 +181,8 @@ void scaleSums(const DeviceDecomposedProduct& p, const SumWindow& window, const 
   const DeviceGuard guard(context.device());
   dispatchDeviceScalar(p.y.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    window.colMajor ? launch<T, true>(p, window, outliers, context) : launch<T, false>(p, window, outliers, context);
+    window.colMajor ? launchAs<T, true>(p, window, outliers, context)
+                    : launchAs<T, false>(p, window, outliers, context);
   });
 }
 

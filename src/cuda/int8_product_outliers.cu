@@ -141,7 +141,6 @@ PackedOutliers packOutliers(DeviceDecomposedProduct& p, const Int8Codes& codes, 
 
 GatheredOutliers gatherOutliers(const DeviceDecomposedProduct& p, Scratch& scratch, Context& context) {
   if (!p.activations.outlierCount) return {};
-  const DeviceGuard guard(context.device());
   // Eight values are read at a time, from a multiple of four on: room for those behind the last.
   const Index xStride = roundUp(p.x.rows + 4, 8), wStride = roundUp(p.w.rows + 4, 8);
   const Index most = p.w.cols < kGatheredOutliers ? roundUp(p.w.cols, kColumnsPerBlock) : kGatheredOutliers;
@@ -149,8 +148,7 @@ GatheredOutliers gatherOutliers(const DeviceDecomposedProduct& p, Scratch& scrat
   float* const w = scratch.array<float>(most * wStride);
   const dim3 grid(static_cast<unsigned>((p.w.rows + p.x.rows + kThreads - 1) / kThreads),
                   static_cast<unsigned>(most / kColumnsPerBlock));
-  gatherKernel<<<grid, kThreads, 0, context.stream()>>>(p, x, xStride, w, wStride);
-  EIGENQ_CUDA_CHECK_LAUNCH("gather of outlier columns");
+  launch("gather of outlier columns", gatherKernel, {grid, kThreads}, context, p, x, xStride, w, wStride);
   return {x, xStride, w, wStride};
 }
 

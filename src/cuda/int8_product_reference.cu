@@ -7,6 +7,7 @@
 #include "epilogue.cuh"
 #include "int8_kernels.h"
 #include "int8_scale.cuh"
+#include "op_launch.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -70,27 +71,21 @@ __global__ void __launch_bounds__(kThreads)
 
 void runDecomposedReference(const DeviceDecomposedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
-  const DeviceGuard guard(context.device());
   dispatchDeviceScalar(p.y.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    referenceKernel<T><<<blocksFor(p.y.rows * p.y.cols, kThreads / 32), kThreads, 0, context.stream()>>>(p);
+    launch("int8.reference", referenceKernel<T>, {blocksFor(p.y.rows * p.y.cols, kThreads / 32), kThreads}, context, p);
   });
-  EIGENQ_CUDA_CHECK_LAUNCH("int8 reference");
 }
 
 void copyCodes(const std::int8_t* in, Index inRowStride, Index inColStride, Index rows, Index cols, std::int8_t* out,
                Index outRows, Index outStride, Context& context) {
   if (outRows == 0 || outStride == 0) return;
-  const DeviceGuard guard(context.device());
-  copyCodesKernel<<<blocksFor(outRows * outStride, kThreads), kThreads, 0, context.stream()>>>(
-      in, inRowStride, inColStride, rows, cols, out, outRows, outStride);
-  EIGENQ_CUDA_CHECK_LAUNCH("copy of codes");
+  launch("copy of codes", copyCodesKernel, {blocksFor(outRows * outStride, kThreads), kThreads}, context, in,
+         inRowStride, inColStride, rows, cols, out, outRows, outStride);
 }
 
 void copySums(const std::int32_t* sums, Index stride, const Int8Product& p, Context& context) {
-  const DeviceGuard guard(context.device());
-  copySumsKernel<<<blocksFor(p.m * p.n, kThreads), kThreads, 0, context.stream()>>>(sums, stride, p);
-  EIGENQ_CUDA_CHECK_LAUNCH("copy of sums");
+  launch("copy of sums", copySumsKernel, {blocksFor(p.m * p.n, kThreads), kThreads}, context, sums, stride, p);
 }
 
 }  // namespace internal

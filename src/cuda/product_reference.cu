@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "context_state.h"
+#include "op_launch.cuh"
 #include "scalar.cuh"
 
 namespace EigenQ {
@@ -166,9 +166,8 @@ unsigned blocksFor(Index items) {
 }
 
 template <typename Sum>
-void launch(const Sum& sum, const DenseView& y, const Epilogue& e, Context& context) {
-  productKernel<<<blocksFor(y.rows * y.cols), kThreads, 0, context.stream()>>>(sum, y, e);
-  EIGENQ_CUDA_CHECK_LAUNCH("reference product");
+void launchProduct(const Sum& sum, const DenseView& y, const Epilogue& e, Context& context) {
+  launch("reference product", productKernel<Sum>, {blocksFor(y.rows * y.cols), kThreads}, context, sum, y, e);
 }
 
 void runDecomposed(const QuantizedProduct& p, Context& context) {
@@ -177,12 +176,11 @@ void runDecomposed(const QuantizedProduct& p, Context& context) {
   float* const rowStats = scratch.array<float>(p.x.rows);
   std::uint8_t* const isOutlier = scratch.array<std::uint8_t>(p.x.cols);
   const float threshold = p.w.outlierThreshold;
-  findOutliersKernel<<<blocksFor(p.x.cols), kThreads, 0, context.stream()>>>(p.x, threshold, isOutlier);
-  EIGENQ_CUDA_CHECK_LAUNCH("reference search for outliers");
-  quantizeRowsKernel<<<blocksFor(p.x.rows), kThreads, 0, context.stream()>>>(p.x, threshold, isOutlier, codes,
-                                                                             rowStats);
-  EIGENQ_CUDA_CHECK_LAUNCH("reference quantiser of rows");
-  launch(DecomposedSum{p.x, p.w, codes, rowStats, isOutlier}, p.y, p.epilogue, context);
+  launch("reference search for outliers", findOutliersKernel, {blocksFor(p.x.cols), kThreads}, context, p.x, threshold,
+         isOutlier);
+  launch("reference quantiser of rows", quantizeRowsKernel, {blocksFor(p.x.rows), kThreads}, context, p.x, threshold,
+         isOutlier, codes, rowStats);
+  launchProduct(DecomposedSum{p.x, p.w, codes, rowStats, isOutlier}, p.y, p.epilogue, context);
 }
 
 void requireDeviceScalars(std::initializer_list<ScalarType> scalars) {
@@ -196,14 +194,14 @@ void runReference(const QuantizedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
   const DeviceGuard guard(context.device());
   if (p.w.int8Activations && p.transposed) return runDecomposed(p, context);
-  launch(QuantizedSum{p.x, p.w, p.transposed}, p.y, p.epilogue, context);
+  launchProduct(QuantizedSum{p.x, p.w, p.transposed}, p.y, p.epilogue, context);
 }
 
 void runReference(const DenseProduct& p, Context& context) {
   requireDeviceScalars({p.a.scalar, p.b.scalar, p.y.scalar});
   if (p.y.rows == 0 || p.y.cols == 0) return;
   const DeviceGuard guard(context.device());
-  launch(DenseSum{p.a, p.b}, p.y, p.epilogue, context);
+  launchProduct(DenseSum{p.a, p.b}, p.y, p.epilogue, context);
 }
 
 }  // namespace internal

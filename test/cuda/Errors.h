@@ -8,7 +8,7 @@
 namespace EigenQ {
 namespace test {
 
-/** More threads than a block has; the two ways in which the library launches. */
+/** More threads than a block has; as the library launches, and as its benchmarks do. */
 void launchTooManyThreads(gpu::Context& context);
 void launchTooManyThreadsInBrackets(gpu::Context& context);
 
