@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // 4-bit codes times int8 activations, one struct per instruction set; as in simd.h, each exists only where the compiler
-// may use that set, in an unnamed namespace. Lanes are outputs, W is unsigned and X signed:
+// may use that set, in an unnamed namespace. Lanes are outputs; X is signed, and W unsigned but with NEON:
 //
 //   without VNNI  vpmaddubsw adds two products, |u₀x₀ + u₁x₁| ≤ 2·152·107 < 2¹⁵, and does not saturate. More of them
 //                 leave 16 bits, but modulo 2¹⁶ nothing is lost: with the correction -kOffset·Σx the sum is that of
@@ -11,6 +11,7 @@
 //                   levels 1 3 5 7 │ vpmaddubsw ─▶ 2×16 bits ─┴ vpaddw ─ vpaddw correction ─ vpmaddwd 1 ─ vpaddd sum
 //
 //   vpdpbusd      4 products in 32 bits: levels in 8 bits, 127 steps; one correction for a group's sum.
+//   sdot          the same of signed levels, and no correction.
 //
 // A level is q/count, |q| ≤ kOffset, and its code's byte u = q + kOffset. The counts were searched for the least error
 // of NF4's levels, weighted as normal values choose them, and of FP4's. Root of the mean square over that of the
@@ -40,7 +41,11 @@ struct EightBitLevels {
   static constexpr int kOffset = 127, kSteps = 127, kSquareUnit = 64;
 };
 
-#if defined(__AVX2__)
+struct SignedLevels : EightBitLevels {
+  static constexpr int kOffset = 0;
+};
+
+#if defined(__AVX2__) || defined(__aarch64__)
 
 struct FourBitInt8Vectors : IntVectors {
   static Ints later(Ints pairs) { return bitAnd(pairs, broadcast(0x0f0f0f0f)); }
@@ -56,6 +61,10 @@ struct FourBitInt8Vectors : IntVectors {
     storeFloats(to, multiplyAdd(toFloats(sum), scale, loadFloats(to)));
   }
 };
+
+#endif
+
+#if defined(__AVX2__)
 
 /** Four or eight products in 16 bits. A step's values of a row: codes 0 2 4 6 of X, 1 3 5 7, 8 10 12 14, 9 11 13 15,
  * and in 16 bits each the corrections of the first two dwords, of the others, and of all. */
@@ -154,9 +163,13 @@ struct FourBitInt8Sums16 : FourBitInt8Vectors, SevenBitLevels {
   static Ints addNeighbours(Ints pairs) { return multiplyPairs16(pairs, broadcast(0x00010001)); }
 };
 
+#endif
+
+#if defined(__AVX2__) || defined(__aarch64__)
+
 /** Four products in 32 bits, by what \a Dot adds. */
-template <typename Dot>
-struct FourBitInt8Sums32 : FourBitInt8Vectors, EightBitLevels {
+template <typename Dot, typename Levels>
+struct FourBitInt8Sums32 : FourBitInt8Vectors, Levels {
   using Correction = std::int32_t;
   static constexpr int kStepDwords = 1, kStepBytes = 4;
   static constexpr bool kBoundsSquares = false;
@@ -167,7 +180,7 @@ struct FourBitInt8Sums32 : FourBitInt8Vectors, EightBitLevels {
   static std::int32_t correction(const std::int8_t* codes, Index count) {
     std::int32_t total = 0;
     for (Index i = 0; i < count; ++i) total += codes[i];
-    return -kOffset * total;
+    return -Levels::kOffset * total;
   }
   static Ints begin(const std::int32_t* correction) { return broadcast(*correction); }
 
@@ -197,7 +210,7 @@ struct FourBitInt8Sums32 : FourBitInt8Vectors, EightBitLevels {
 struct Vpdpbusd512 {
   static __m512i multiplyAdd(__m512i w, __m512i x, __m512i c) { return _mm512_dpbusd_epi32(c, w, x); }
 };
-struct FourBitInt8Avx512Vnni : FourBitInt8Sums32<Vpdpbusd512> {
+struct FourBitInt8Avx512Vnni : FourBitInt8Sums32<Vpdpbusd512, EightBitLevels> {
   static constexpr int kTileRows = 6;  // 6×2 sums, 2 vectors of W, what a row takes
 };
 #else
@@ -212,7 +225,7 @@ struct FourBitInt8Avx512 : FourBitInt8Sums16 {
 struct Vpdpbusd256 {
   static __m256i multiplyAdd(__m256i w, __m256i x, __m256i c) { return _mm256_dpbusd_avx_epi32(c, w, x); }
 };
-struct FourBitInt8AvxVnni : FourBitInt8Sums32<Vpdpbusd256> {
+struct FourBitInt8AvxVnni : FourBitInt8Sums32<Vpdpbusd256, EightBitLevels> {
   static constexpr int kTileRows = 4;
 };
 #else
@@ -220,6 +233,21 @@ struct FourBitInt8Avx2 : FourBitInt8Sums16 {
   static constexpr int kTileRows = 4;  // 4×2 sums, 4 vectors of W, ones, what a row takes
 };
 #endif
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+struct Sdot {
+  using Ints = IntVectors::Ints;
+  static Ints multiplyAdd(Ints w, Ints x, Ints c) { return {add(w.low, x.low, c.low), add(w.high, x.high, c.high)}; }
+
+ private:
+  static uint8x16_t add(uint8x16_t w, uint8x16_t x, uint8x16_t c) {
+    return vreinterpretq_u8_s32(vdotq_s32(vreinterpretq_s32_u8(c), vreinterpretq_s8_u8(w), vreinterpretq_s8_u8(x)));
+  }
+};
+struct FourBitInt8NeonDot : FourBitInt8Sums32<Sdot, SignedLevels> {
+  static constexpr int kTileRows = 4;  // 4×4 sums, 4 vectors of W, what a row takes
+};
 
 #endif
 

@@ -11,6 +11,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 /** Keeps a vector's computation where it is written: g++ 12 gathers all products of a step before it adds the first,
@@ -135,6 +137,92 @@ struct IntVectors {
 };
 
 #endif
+
+}  // namespace
+}  // namespace internal
+}  // namespace EigenQ
+
+#elif defined(__aarch64__)
+
+namespace EigenQ {
+namespace internal {
+namespace {
+
+inline uint8x16_t load16(const std::uint8_t* bytes) { return vld1q_u8(bytes); }
+
+/** As with AVX2, of two vectors: 4-bit kernels are written for eight lanes and more. Only what those need. */
+struct IntVectors {
+  struct Ints {
+    uint8x16_t low, high;
+  };
+  struct Floats {
+    float32x4_t low, high;
+  };
+  static constexpr int kLanes = 8;
+
+  static void keep(Ints&) {}
+  static Ints load(const void* p) {
+    const auto* const bytes = static_cast<const std::uint8_t*>(p);
+    return {vld1q_u8(bytes), vld1q_u8(bytes + 16)};
+  }
+  static void store(void* p, Ints v) {
+    auto* const bytes = static_cast<std::uint8_t*>(p);
+    vst1q_u8(bytes, v.low);
+    vst1q_u8(bytes + 16, v.high);
+  }
+  static Ints broadcast(std::int32_t v) { return broadcast16(vreinterpretq_u8_s32(vdupq_n_s32(v))); }
+  static Ints broadcast16(uint8x16_t v) { return {v, v}; }
+  static Ints bitAnd(Ints a, Ints b) { return {vandq_u8(a.low, b.low), vandq_u8(a.high, b.high)}; }
+  static Ints shiftRight16(Ints v, int bits) {
+    const int16x8_t by = vdupq_n_s16(static_cast<std::int16_t>(-bits));
+    const auto shift = [by](uint8x16_t half) {
+      return vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(half), by));
+    };
+    return {shift(v.low), shift(v.high)};
+  }
+  static Ints shuffleBytes(Ints table, Ints at) {
+    return {vqtbl1q_u8(table.low, at.low), vqtbl1q_u8(table.high, at.high)};
+  }
+  static Ints interleaveLow32(Ints a, Ints b) { return {zip32<1>(a.low, b.low), zip32<1>(a.high, b.high)}; }
+  static Ints interleaveHigh32(Ints a, Ints b) { return {zip32<2>(a.low, b.low), zip32<2>(a.high, b.high)}; }
+  static Ints interleaveLow64(Ints a, Ints b) { return {zip64<1>(a.low, b.low), zip64<1>(a.high, b.high)}; }
+  static Ints interleaveHigh64(Ints a, Ints b) { return {zip64<2>(a.low, b.low), zip64<2>(a.high, b.high)}; }
+
+  static Floats loadFloats(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
+  static void storeFloats(float* p, Floats v) {
+    vst1q_f32(p, v.low);
+    vst1q_f32(p + 4, v.high);
+  }
+  static Floats broadcastFloat(float v) { return {vdupq_n_f32(v), vdupq_n_f32(v)}; }
+  static Floats toFloats(Ints v) {
+    return {vcvtq_f32_s32(vreinterpretq_s32_u8(v.low)), vcvtq_f32_s32(vreinterpretq_s32_u8(v.high))};
+  }
+  static Floats multiply(Floats a, Floats b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
+  static Floats multiplyAdd(Floats a, Floats b, Floats c) {
+    return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)};
+  }
+
+  template <int kCount>
+  static Floats spread(const float* p) {
+    return {vdupq_n_f32(p[0]), vdupq_n_f32(p[kCount - 1])};
+  }
+
+  static Ints loadEveryFourth(const std::uint8_t* const* rows, std::ptrdiff_t at) {
+    return {load16(rows[0] + at), load16(rows[4] + at)};
+  }
+
+ private:
+  template <int kHalf>
+  static uint8x16_t zip32(uint8x16_t a, uint8x16_t b) {
+    const uint32x4_t x = vreinterpretq_u32_u8(a), y = vreinterpretq_u32_u8(b);
+    return vreinterpretq_u8_u32(kHalf == 1 ? vzip1q_u32(x, y) : vzip2q_u32(x, y));
+  }
+  template <int kHalf>
+  static uint8x16_t zip64(uint8x16_t a, uint8x16_t b) {
+    const uint64x2_t x = vreinterpretq_u64_u8(a), y = vreinterpretq_u64_u8(b);
+    return vreinterpretq_u8_u64(kHalf == 1 ? vzip1q_u64(x, y) : vzip2q_u64(x, y));
+  }
+};
 
 }  // namespace
 }  // namespace internal

@@ -40,6 +40,7 @@ void runGemvNeon(const QuantizedProduct& p);
 void dequantizeNeon(const WeightView& w, const DenseView& y, const Epilogue& epilogue);
 void runInt8GemmNeon(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsNeon(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
+void runFourBitInt8NeonDot(const QuantizedProduct& p);
 void runInt8GemmNeonDot(const Int8Product& p, const Int8Sink& sink);
 void scaleInt8SumsNeonDot(const Int8Tile& tile, const double* rowScale, const float* colAbsmax, const float* outliers);
 #endif

@@ -36,14 +36,27 @@ const char* refuseGemvShape(const QuantizedProduct& p) {
   return refuseGemmShape(p);
 }
 
-#if defined(EIGENQ_HAVE_X86_KERNELS)
-
-constexpr Index kFixedPointWeights = Index(1) << 18;
+#if defined(EIGENQ_HAVE_X86_KERNELS) || defined(EIGENQ_HAVE_NEON_KERNELS)
 
 /** Whether 4-bit codes are decoded by whole bytes, and by 32 of one absmax. */
 bool isAligned(const WeightView& w) {
   return w.format == WeightFormat::kFourBit && w.offset % 32 == 0 && w.stride % 32 == 0;
 }
+
+/** X in 8 bits where the user permits it. */
+const char* refuseFourBitInt8(const QuantizedProduct& p) {
+  if (p.w.format != WeightFormat::kFourBit || !p.w.int8Activations) return "X is not to be rounded to int8";
+  if (!p.transposed) return "W is not used transposed: scales of its rows stand inside the sums";
+  if (!isAligned(p.w)) return "rows of W do not begin at multiples of 32 codes";
+  if (p.w.cols < 64) return "rows of W too short: rounding X would take longer than the products";
+  return refuseGemmShape(p);
+}
+
+#endif
+
+#if defined(EIGENQ_HAVE_X86_KERNELS)
+
+constexpr Index kFixedPointWeights = Index(1) << 18;
 
 /** For kernels that walk along rows of any alignment. */
 template <int MaxAlignedRows>
@@ -67,15 +80,6 @@ const char* refuseFixedPoint(const QuantizedProduct& p) {
   if (const char* why = refuseFourBitGemv<4>(p)) return why;
   if (p.w.rows * p.w.cols < kFixedPointWeights) return "W fits the second-level cache: reading it is no bottleneck";
   return inFixedPointRange(p.x) ? nullptr : "X has a magnitude that is neither 0 nor in [2^-40, 2^40]";
-}
-
-/** X in 8 bits where the user permits it. */
-const char* refuseFourBitInt8(const QuantizedProduct& p) {
-  if (p.w.format != WeightFormat::kFourBit || !p.w.int8Activations) return "X is not to be rounded to int8";
-  if (!p.transposed) return "W is not used transposed: scales of its rows stand inside the sums";
-  if (!isAligned(p.w)) return "rows of W do not begin at multiples of 32 codes";
-  if (p.w.cols < 64) return "rows of W too short: rounding X would take longer than the products";
-  return refuseGemmShape(p);
 }
 
 #endif
@@ -102,6 +106,7 @@ constexpr Lowering kHostLowerings[] = {
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif
 #if defined(EIGENQ_HAVE_NEON_KERNELS)
+    {"neondot.fourbit-int8", refuse<cpuLacksNeonDot, refuseFourBitInt8>, runFourBitInt8NeonDot},
     {"neon.gemv", refuse<cpuLacksNeon, refuseGemvShape>, runGemvNeon},
     {"neon.gemm", refuse<cpuLacksNeon, refuseGemmShape>, runGemmNeon},
 #endif
