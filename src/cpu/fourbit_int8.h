@@ -43,7 +43,7 @@ struct FourBitInt8 {
   static constexpr Index kSuperRows = 256;  // rows of X that share one decoding
   static constexpr Index kCodes = 32;       // of a row, 16 bytes, that are decoded at once
   static constexpr Index kLineCodes = 128;  // of a cache line
-  static constexpr Index kSquareRows = 16;  // of X, for which squares of levels are worth adding up
+  static constexpr Index kSquareRows = 8;   // of X, for which squares of levels are worth adding up
   static constexpr std::uint32_t kUnbounded = std::numeric_limits<std::uint32_t>::max();
 
   struct Panel {
