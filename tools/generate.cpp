@@ -44,6 +44,9 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--top-p", sampling.topP, "Choose among the likeliest that reach this probability")
       ->check(finite())
       ->check(CLI::Range(1e-9, 1.0));
+  command.add_option("--min-p", sampling.minP, "Choose among those at least this fraction as likely as the likeliest")
+      ->check(finite())
+      ->check(CLI::Range(0.0, 1.0));
   command.add_option("--seed", sampling.seed, "Of sampling; the n-th prompt of a batch has seed + n");
   command.add_flag("--ignore-eos", options.ignoreEos, "Go on behind tokens that end a text");
   command.add_flag("--no-echo", options.noEcho, "Print only what is new");

@@ -18,6 +18,8 @@ Sampler::Sampler(const SamplingOptions& options) : m_options(options), m_random(
     throw std::invalid_argument("Sampler: expected topK of 0 or more, found " + std::to_string(options.topK));
   if (!(options.topP > 0 && options.topP <= 1))
     throw std::invalid_argument("Sampler: expected topP above 0 and up to 1, found " + std::to_string(options.topP));
+  if (!(options.minP >= 0 && options.minP <= 1))
+    throw std::invalid_argument("Sampler: expected minP from 0 to 1, found " + std::to_string(options.minP));
 }
 
 int Sampler::operator()(const Eigen::Ref<const Eigen::VectorXf>& scores) {
@@ -39,6 +41,7 @@ int Sampler::operator()(const Eigen::Ref<const Eigen::VectorXf>& scores) {
   }
   keepTopK();
   keepTopP();
+  keepMinP();
   return draw();
 }
 
@@ -74,6 +77,12 @@ void Sampler::keepTopP() {
   auto last = m_candidates.begin();
   while (last != end && reached < m_options.topP * total) reached += (last++)->weight;
   m_candidates.erase(std::max(last, m_candidates.begin() + 1), m_candidates.end());
+}
+
+void Sampler::keepMinP() {
+  // Weights are relative to the best, which no cut takes away.
+  const auto isLess = [least = m_options.minP](const Candidate& c) { return c.weight < least; };
+  m_candidates.erase(std::remove_if(m_candidates.begin(), m_candidates.end(), isLess), m_candidates.end());
 }
 
 int Sampler::draw() {

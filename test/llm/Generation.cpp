@@ -162,11 +162,12 @@ BOOST_AUTO_TEST_CASE(drawsFollowTheSoftmax) {
 BOOST_AUTO_TEST_CASE(onlyTheMostProbableAreKept) {
   Eigen::VectorXf scores(5);
   scores << std::log(0.1f), std::log(0.4f), std::log(0.05f), std::log(0.3f), std::log(0.15f);
-  const auto kept = [&](Index topK, double topP) {
+  const auto kept = [&](Index topK, double topP, double minP = 0) {
     llm::SamplingOptions options;
     options.temperature = 1;
     options.topK = topK;
     options.topP = topP;
+    options.minP = minP;
     const Eigen::VectorXd found = frequencies(options, scores, 4000);
     std::vector<int> tokens;
     for (int i = 0; i < 5; ++i)
@@ -181,6 +182,9 @@ BOOST_AUTO_TEST_CASE(onlyTheMostProbableAreKept) {
   BOOST_TEST(kept(3, 0.9) == (std::vector<int>{1, 3, 4}));
   BOOST_TEST(kept(3, 0.8) == (std::vector<int>{1, 3}));  // of the three that are left, 0.85 together, 0.7 reach 80 %
   BOOST_TEST(kept(9, 1).size() == 5U);
+  BOOST_TEST(kept(0, 1, 1) == std::vector<int>{1});
+  BOOST_TEST(kept(0, 1, 0.3) == (std::vector<int>{1, 3, 4}));  // 0.12 and more
+  BOOST_TEST(kept(2, 1, 0.3) == (std::vector<int>{1, 3}));
 }
 
 BOOST_AUTO_TEST_CASE(greedyTakesTheFirstOfEquals) {
@@ -201,11 +205,12 @@ BOOST_AUTO_TEST_CASE(scoresThatAreNoneAreRefused) {
 }
 
 BOOST_AUTO_TEST_CASE(samplingOptionsAreChecked) {
-  const auto make = [](double temperature, Index topK, double topP) {
+  const auto make = [](double temperature, Index topK, double topP, double minP = 0) {
     llm::SamplingOptions options;
     options.temperature = temperature;
     options.topK = topK;
     options.topP = topP;
+    options.minP = minP;
     return llm::Sampler(options);
   };
   BOOST_CHECK_THROW(make(-1, 0, 1), std::invalid_argument);
@@ -213,4 +218,6 @@ BOOST_AUTO_TEST_CASE(samplingOptionsAreChecked) {
   BOOST_CHECK_THROW(make(1, -1, 1), std::invalid_argument);
   BOOST_CHECK_THROW(make(1, 0, 0), std::invalid_argument);
   BOOST_CHECK_THROW(make(1, 0, 1.5), std::invalid_argument);
+  BOOST_CHECK_THROW(make(1, 0, 1, -0.1), std::invalid_argument);
+  BOOST_CHECK_THROW(make(1, 0, 1, std::nan("")), std::invalid_argument);
 }

@@ -14,11 +14,12 @@
 namespace EigenQ {
 namespace llm {
 
-/** In transformers' order: temperature, then top-k, then top-p of what is left. */
+/** In transformers' order: temperature, then top-k, then top-p of what is left, then min-p. */
 struct SamplingOptions {
   double temperature = 0;  // 0: the largest score (greedy)
   Index topK = 0;          // only the k most probable tokens; 0: all
   double topP = 1;         // only the most probable tokens that together reach this probability, one at least
+  double minP = 0;         // only tokens at least this fraction as probable as the most probable one
   std::uint64_t seed = 0;
 };
 
@@ -26,7 +27,8 @@ struct SamplingOptions {
  * results differ among implementations. */
 class Sampler {
  public:
-  /** Throws std::invalid_argument for a negative or NaN temperature, a negative topK, or topP outside (0, 1]. */
+  /** Throws std::invalid_argument for a negative or NaN temperature, a negative topK, topP outside (0, 1], or minP
+   * outside [0, 1]. */
   explicit Sampler(const SamplingOptions& options);
 
   /** A token, by the scores of all. Throws std::domain_error if a score is NaN or the largest is not finite: a model
@@ -40,6 +42,7 @@ class Sampler {
   };
   void keepTopK();
   void keepTopP();
+  void keepMinP();
   int draw();
 
   SamplingOptions m_options;
