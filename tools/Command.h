@@ -35,6 +35,18 @@ inline CLI::Validator unnamed(CLI::Validator check) {
   return check;
 }
 
+/** Says to whom llama.cpp's files have to go first. To be checked before whether a path is a folder. */
+inline CLI::Validator notGguf() {
+  return CLI::Validator(
+      [](std::string& path) {
+        const std::string suffix = ".gguf";
+        const bool matches =
+            path.size() >= suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+        return matches ? path + ": is a GGUF file; scripts/from_gguf.py makes a folder of it" : std::string();
+      },
+      "");
+}
+
 /** Infinities and NaN are numbers to CLI11, and NaN lies in each of its ranges. To be checked before them. */
 inline CLI::Validator finite() {
   return CLI::Validator(

@@ -193,6 +193,7 @@ void addInfo(CLI::App& program, Job& job) {
   command->add_option("PATH", options->path, "Safetensors file, folder of a model, or folder of an adapter")
       ->type_name("")
       ->required()
+      ->check(notGguf())
       ->check(unnamed(CLI::ExistingPath));
   command->add_flag("--json", options->json, "For programs");
   command->callback([=, &job] { job = [options] { info(*options); }; });

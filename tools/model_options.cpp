@@ -19,6 +19,7 @@ void addDirectory(CLI::App& command, std::string& directory) {
   command.add_option("DIR", directory, "Folder of the model: config.json and safetensors")
       ->type_name("")
       ->required()
+      ->check(notGguf())
       ->check(unnamed(CLI::ExistingDirectory));
 }
 

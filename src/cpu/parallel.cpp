@@ -5,13 +5,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -19,11 +24,19 @@
 namespace EigenQ {
 namespace {
 
-/** What the environment asks for; 0: nothing. */
+int parseThreads(const char* text) {
+  int threads = 0;
+  const char* end = text + std::strlen(text);
+  const auto [stop, error] = std::from_chars(text, end, threads);
+  if (error == std::errc() && stop == end && threads >= 0) return threads;
+  throw std::invalid_argument("EIGENQ_NUM_THREADS: expected a number of threads, found " + std::string(text));
+}
+
+/** What the environment asks for; 0: nothing. Throws std::invalid_argument where it is no number. */
 int threadsOfEnvironment() {
   static const int threads = [] {
     const char* text = std::getenv("EIGENQ_NUM_THREADS");
-    return text ? std::max(0, std::atoi(text)) : 0;
+    return text && *text ? parseThreads(text) : 0;
   }();
   return threads;
 }

@@ -42,7 +42,7 @@ class JsonObject {
   /** A whole number from \a least to 2³¹ - 1. */
   Index index(const std::string& key, Index least = 1) const {
     if (!has(key) || !isIndex(m_json[key], least))
-      expected(key, "a whole number of " + std::to_string(least) + " or more");
+      expected(key, "a whole number from " + std::to_string(least) + " to 2147483647");
     return m_json[key].get<Index>();
   }
   Index indexOr(const std::string& key, Index fallback, Index least = 1) const {

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <fstream>
 #include <iterator>
 
 #include <unsupported/eigen_q/src/llm/LlamaConfig.h>
 
+#include "../read_file.h"
 #include "json_object.h"
 
 namespace EigenQ {
@@ -173,22 +173,22 @@ std::optional<int> readToken(const JsonObject& json, const char* key, int whenAb
   return ids.empty() ? std::nullopt : std::optional<int>(ids.front());
 }
 
+/** Far beyond any model: each layer takes memory before a tensor of it is looked for. */
+constexpr Index kMostLayers = 10'000;
+
 void readSizes(const JsonObject& json, const Family& family, LlamaConfig& config) {
   config.vocabSize = json.index("vocab_size");
   config.hiddenSize = json.index("hidden_size");
   config.intermediateSize = json.index("intermediate_size");
   config.numHiddenLayers = json.index("num_hidden_layers");
+  if (config.numHiddenLayers > kMostLayers)
+    json.fail("num_hidden_layers",
+              "expected at most " + std::to_string(kMostLayers) + ", found " + std::to_string(config.numHiddenLayers));
   config.numAttentionHeads = json.index("num_attention_heads");
   const Index whenAbsent = json.contains("num_key_value_heads") ? 0 : family.keyValueHeads;
   config.numKeyValueHeads = json.indexOr("num_key_value_heads", whenAbsent > 0 ? whenAbsent : config.numAttentionHeads);
   config.headDim = json.indexOr("head_dim", config.hiddenSize / config.numAttentionHeads);
   config.maxPositionEmbeddings = json.indexOr("max_position_embeddings", family.maxPositionEmbeddings);
-}
-
-std::string readText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw FormatError(path, "file", "cannot be opened");
-  return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
 }  // namespace
@@ -227,7 +227,7 @@ LlamaConfig LlamaConfig::fromJson(const std::string& text, const std::string& wh
   return config;
 }
 
-LlamaConfig LlamaConfig::fromFile(const std::string& path) { return fromJson(readText(path), path); }
+LlamaConfig LlamaConfig::fromFile(const std::string& path) { return fromJson(EigenQ::internal::readFile(path), path); }
 
 void LlamaConfig::validate(const std::string& where) const {
   const auto require = [&where](bool holds, const char* key, const std::string& message) {

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <fstream>
 #include <iterator>
 #include <regex>
 
 #include <unsupported/eigen_q/src/llm/LoraConfig.h>
 
+#include "../read_file.h"
 #include "json_object.h"
 
 namespace EigenQ {
@@ -125,12 +125,6 @@ std::vector<std::pair<std::string, T>> readPatterns(const JsonObject& json, cons
   return patterns;
 }
 
-std::string readText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw FormatError(path, "file", "cannot be opened");
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
 // ---- writing
 
 Json toJson(const ModuleFilter& filter) {
@@ -234,7 +228,7 @@ LoraConfig LoraConfig::fromJson(const std::string& text, const std::string& wher
   return config;
 }
 
-LoraConfig LoraConfig::fromFile(const std::string& path) { return fromJson(readText(path), path); }
+LoraConfig LoraConfig::fromFile(const std::string& path) { return fromJson(EigenQ::internal::readFile(path), path); }
 
 std::string LoraConfig::toJson() const {
   const Json json = {

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -12,6 +10,7 @@
 #include <eigen_q/Io>
 #include <unsupported/eigen_q/src/llm/Pretrained.h>
 
+#include "../read_file.h"
 #include "json_object.h"
 #include "quantize_weight.h"
 
@@ -25,10 +24,8 @@ namespace fs = std::filesystem;
 LlamaConfig readConfig(const fs::path& directory) {
   LlamaConfig config = LlamaConfig::fromFile((directory / "config.json").string());
   const std::string path = (directory / "generation_config.json").string();
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return config;
-  const std::string text(std::istreambuf_iterator<char>(file), {});
-  const auto json = internal::JsonObject::parse(text, path);
+  if (!fs::exists(path)) return config;
+  const auto json = internal::JsonObject::parse(EigenQ::internal::readFile(path), path);
   if (json.has("eos_token_id")) config.eosTokenIds = json.ids("eos_token_id");
   return config;
 }

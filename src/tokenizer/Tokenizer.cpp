@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include <eigen_q/src/Errors.h>
 #include <unsupported/eigen_q/Tokenizer>
 
+#include "../read_file.h"
 #include "../strict_json.h"
 #include "json_node.h"
 #include "pipeline.h"
@@ -20,12 +19,7 @@ using internal::TokenizerPipeline;
 
 Tokenizer::Tokenizer(std::shared_ptr<const TokenizerPipeline> pipeline) : m_pipeline(std::move(pipeline)) {}
 
-Tokenizer Tokenizer::fromFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string json{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file.is_open() || file.bad()) throw FormatError(path, "file", "cannot be read");
-  return fromJson(json, path);
-}
+Tokenizer Tokenizer::fromFile(const std::string& path) { return fromJson(EigenQ::internal::readFile(path), path); }
 
 Tokenizer Tokenizer::fromJson(std::string_view json, const std::string& where) {
   const nlohmann::json document = EigenQ::internal::parseStrictJson<nlohmann::json>(json, where);

@@ -40,7 +40,8 @@ const std::vector<Refused> kRefused = {
     {R"({"hidden_size": "24"})", "hidden_size", "found \"24\""},
     {R"({"hidden_size": 24.5})", "hidden_size", "found 24.5"},
     {R"({"num_hidden_layers": 0})", "num_hidden_layers", "found 0"},
-    {R"({"vocab_size": 99999999999})", "vocab_size", "found 99999999999"},
+    {R"({"num_hidden_layers": 1000000000})", "num_hidden_layers", "at most 10000, found 1000000000"},
+    {R"({"vocab_size": 99999999999})", "vocab_size", "to 2147483647, found 99999999999"},
     {R"({"hidden_size": 26})", "hidden_size", "multiple of num_attention_heads = 4"},
     {R"({"num_key_value_heads": 3})", "num_key_value_heads", "divisor of num_attention_heads = 4"},
     {R"({"head_dim": 5})", "head_dim", "even"},
@@ -86,6 +87,7 @@ BOOST_AUTO_TEST_CASE(whatIsNoJsonIsRefused) {
   BOOST_CHECK_EXCEPTION(LlamaConfig::fromJson(R"({"model_type": "llama", "model_type": "qwen2"})"), FormatError,
                         names("model_type"));
   BOOST_CHECK_EXCEPTION(LlamaConfig::fromFile("no/such/config.json"), FormatError, names("file"));
+  BOOST_CHECK_EXCEPTION(LlamaConfig::fromFile("."), FormatError, names("file"));
   Json wide = Json::object();
   for (int i = 10000; i < 14096; ++i) wide["key " + std::to_string(i)] = i;  // of one length: written in this order
   BOOST_CHECK_EXCEPTION(read(wide), FormatError, names("model_type"));
