@@ -130,6 +130,14 @@ BOOST_AUTO_TEST_CASE(assignmentDequantisesByOneKernel) {
   BOOST_TEST((e.array() == d.block(3, 5, 7, 11).array()).all());
   one("D = W'.block'", [&] { e = w.transpose().block(5, 3, 11, 7).transpose(); });
   BOOST_TEST((e.array() == d.block(3, 5, 7, 11).array()).all());
+  e = w.topLeftCorner(3, 4);
+  BOOST_TEST((e.array() == d.topLeftCorner(3, 4).array()).all());
+  e = w.topRightCorner(3, 4);
+  BOOST_TEST((e.array() == d.topRightCorner(3, 4).array()).all());
+  e = w.bottomLeftCorner(3, 4);
+  BOOST_TEST((e.array() == d.bottomLeftCorner(3, 4).array()).all());
+  e = w.bottomRightCorner(3, 4);
+  BOOST_TEST((e.array() == d.bottomRightCorner(3, 4).array()).all());
   e.setZero(30, 60);
   one("D.block = W", [&] { e.block(1, 2, 20, 50) = w; });
   BOOST_TEST((e.block(1, 2, 20, 50).array() == d.array()).all());

@@ -140,6 +140,10 @@ class QuantizedBase : public Eigen::EigenBase<Derived> {
   BlockReturnType bottomRows(Index count) const { return middleRows(rows() - count, count); }
   BlockReturnType leftCols(Index count) const { return middleCols(0, count); }
   BlockReturnType rightCols(Index count) const { return middleCols(cols() - count, count); }
+  BlockReturnType topLeftCorner(Index r, Index c) const { return block(0, 0, r, c); }
+  BlockReturnType topRightCorner(Index r, Index c) const { return block(0, cols() - c, r, c); }
+  BlockReturnType bottomLeftCorner(Index r, Index c) const { return block(rows() - r, 0, r, c); }
+  BlockReturnType bottomRightCorner(Index r, Index c) const { return block(rows() - r, cols() - c, r, c); }
 
   /** The whole dense interface, one code at a time: W.asDense().norm(), (W.asDense() - D).cwiseAbs(). Assigning it to
    * a matrix still runs one kernel. */
