@@ -12,7 +12,7 @@
 // fused
 //             multiplication: 12 instructions, of four a clock 21 weights, and 0.27 a weight with loads (with VNNI in
 //             512 bits 0.14), where 16-bit fixed point (fourbit_gemv_avx2.cpp) takes 0.47. Two rows of W at once share
-//             the loads of X, and take 5 % less time from L2 but 12 % more from memory: two streams.
+//             the loads of X, and take 5 % less time from L2 but 12 % more from L3: two streams.
 #ifndef EIGENQ_CPU_FOURBIT_INT8_ROWS_H
 #define EIGENQ_CPU_FOURBIT_INT8_ROWS_H
 
