@@ -7,6 +7,7 @@
 
 #include <eigen_q/Core>
 
+#include <algorithm>
 #include <limits>
 #include <random>
 #include <set>
@@ -209,6 +210,55 @@ BOOST_AUTO_TEST_CASE(alignedRowsAgreeWithTheReference) {
   }
 }
 
+bool isGevm(const internal::Lowering& row) { return std::string(row.name).find(".gevm") != std::string::npos; }
+
+// Rows of W beyond one chain of sums and not in whole blocks; columns of several tasks, of whole steps and not.
+BOOST_AUTO_TEST_CASE(rowsOfWAreAddedUp) {
+  const Eigen::MatrixXf w = Eigen::MatrixXf::Random(1100, 608);
+  int runs = 0;
+  const auto check = [&](const WeightView& whole, Index step) {
+    for (const Index m : {1, 2, 3, 4, 5, 6, 7, 8}) {
+      const Index n = m % 2 ? 1031 : 513, k = m % 3 == 0 ? 512 : m % 3 == 1 ? 577 : 33;
+      const Framed x(m, n, static_cast<Layout>(m % 3));
+      QuantizedProduct p;
+      p.x = x.constView();
+      p.w = whole.window(m, m % 2 * step, n, std::min<Index>(k, whole.cols - step));
+      p.transposed = false;
+      Framed y(m, p.w.cols, static_cast<Layout>(m / 2 % 3));
+      p.y = y.view();
+      for (const internal::Lowering& row : internal::hostLowerings()) runs += isGevm(row) && !row.refuse(p);
+      compareWithReference(p, y);
+    }
+  };
+  check(Int8Matrix(w).quantizedView().weights, 1);
+  check(NF4Matrix(w).quantizedView().weights, 32);
+  check(NF4Matrix(w.leftCols(576)).quantizedView().weights, 64);
+  check(FP4Matrix(w, 32).quantizedView().weights, 32);
+  check(NF4Matrix(w, 256, Statistics::kNested).quantizedView().weights, 32);
+  // At least six rows of four 4-bit matrices and eight of the int8 one, wherever the processor has such a kernel.
+  QuantizedProduct p;
+  p.transposed = false;
+  p.w = NF4Matrix(w).quantizedView().weights;
+  const auto why = [&](const internal::Lowering& row, Index m, Index k) {
+    p.y.rows = m;
+    p.y.cols = k;
+    const char* const reason = row.refuse(p);
+    return std::string(reason ? reason : "");
+  };
+  for (const internal::Lowering& row : internal::hostLowerings()) {
+    if (!isGevm(row) || !why(row, 1, 608).empty()) continue;
+    BOOST_TEST(runs >= 32);
+    BOOST_TEST(why(row, 9, 608) == "too many rows of X: a decoded panel pays off");
+    BOOST_TEST(why(row, 1, 31) == "rows of W too short for whole steps");
+    p.transposed = true;
+    BOOST_TEST(why(row, 1, 608) == "W is used transposed: its rows are not what is added up");
+    p.transposed = false;
+    p.w.offset = 1;
+    BOOST_TEST(why(row, 1, 600) == "rows of W do not begin at multiples of 32 codes");
+    p.w.offset = 0;
+  }
+}
+
 // 16-bit fixed point is for matrices of 2¹⁸ weights and more.
 BOOST_AUTO_TEST_CASE(fixedPointKeepsItsBound) {
   const Eigen::MatrixXf w = Eigen::MatrixXf::Random(300, 1024).array().cube();
@@ -377,10 +427,18 @@ BOOST_AUTO_TEST_CASE(resultsDoNotDependOnTheNumberOfThreads) {
   const Eigen::MatrixXf x8 = Eigen::MatrixXf::Random(2000, 300);
   const NF4Matrix whole(Eigen::MatrixXf::Random(300, 2016));
   const auto aligned = whole.withInt8Activations();
+  const Eigen::MatrixXf g8 = Eigen::MatrixXf::Random(300, 5);
   const auto all = [&](int threads) {
     setMaxThreads(threads);
-    return std::vector<Eigen::MatrixXf>{
-        w * x, w * x1, w.transpose() * g, w8 * x8, Eigen::MatrixXf(w), aligned.leftCols(2000) * x8};
+    return std::vector<Eigen::MatrixXf>{w * x,
+                                        w * x1,
+                                        w.transpose() * g,
+                                        w8 * x8,
+                                        Eigen::MatrixXf(w),
+                                        aligned.leftCols(2000) * x8,
+                                        whole.transpose() * g8.leftCols(1),
+                                        whole.transpose() * g8,
+                                        w8.transpose() * g8.topRows(40)};
   };
   const auto one = all(1);
   for (const int threads : {2, 3, 16}) {

@@ -16,7 +16,7 @@ namespace {
 template <typename W>
 std::vector<W> matrices() {
   std::vector<W> all;
-  for (const auto& shape : std::vector<std::pair<Index, Index>>{{1, 1}, {3, 70}, {33, 17}, {40, 129}}) {
+  for (const auto& shape : std::vector<std::pair<Index, Index>>{{1, 1}, {3, 70}, {33, 17}, {40, 129}, {21, 96}}) {
     all.emplace_back(Eigen::MatrixXf::Random(shape.first, shape.second));
   }
   return all;

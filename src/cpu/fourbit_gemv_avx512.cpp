@@ -50,13 +50,6 @@ __attribute__((always_inline)) inline void multiplyStep(const std::uint8_t* code
   for (int r = 0; r < M; ++r) sum[r] = _mm512_fmadd_ps(products[r], scale, sum[r]);
 }
 
-/** Where a row's scales lie as they are stored: two for a step, which spread over its halves. */
-__m512 spreadPair(const float* scales2) {
-  const __m128i pair = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales2));
-  const __m512 pairs = _mm512_castsi512_ps(_mm512_broadcastq_epi64(pair));
-  return _mm512_permutevar_ps(pairs, _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
-}
-
 /** acc[r·ld] = Σ x[r·rowFloats + k]·w(row, k). */
 template <int M, Index kPerScale>
 void dotRow(const FourBitRows<kPerScale>& rows, Index row, const float* x, Index rowFloats, float* buffer, float* acc,
@@ -66,9 +59,7 @@ void dotRow(const FourBitRows<kPerScale>& rows, Index row, const float* x, Index
   const std::uint8_t* codes = rows.bytes(row);
   const float* absmax = rows.scales(row, buffer);
   const __m512 table = FourBitAvx512::loadTable(rows.w.codeTable);
-  const auto spread = [](const float* scales) {
-    return kPerScale == kGroup ? FourBitAvx512::spread(scales) : spreadPair(scales);
-  };
+  const auto spread = [](const float* scales) { return FourBitAvx512::spread<kPerScale>(scales); };
   __m512 sum[M];
   for (int r = 0; r < M; ++r) sum[r] = _mm512_setzero_ps();
   Index step = 0;

@@ -41,10 +41,18 @@ struct FourBitAvx512 {
     return _mm512_permutexvar_ps(shift ? _mm512_srli_epi32(dwords, static_cast<unsigned>(shift)) : dwords, table);
   }
 
-  /** Four of w's scales, one for each 32 columns of a fillColumns. */
-  static __m512 spread(const float* scales4) {
-    const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(scales4));
-    return _mm512_permutevar_ps(four, _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
+  /** The scales of 128 codes, one for each kPerScale of them, where lookUp() leaves those codes. */
+  template <Index kPerScale>
+  static __m512 spread(const float* scales) {
+    if constexpr (kPerScale == 32) {
+      const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(scales));
+      return _mm512_permutevar_ps(four, _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
+    } else {
+      static_assert(kPerScale == 64, "32 or 64 codes share a scale");
+      const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
+      const __m512 pairs = _mm512_castsi512_ps(_mm512_broadcastq_epi64(two));
+      return _mm512_permutevar_ps(pairs, _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
+    }
   }
 
   /** panel[k][kPanel] = w(row, k) for the 32 codes from byte \a at of each row on. */
@@ -65,12 +73,21 @@ struct FourBitAvx512 {
   static void fillColumns(const std::uint8_t* codes, Table table, const float* scales4, float* panel,
                           Index panelStride) {
     const __m512i dwords = _mm512_loadu_si512(codes);
-    const __m512 scale = spread(scales4);
+    const __m512 scale = spread<32>(scales4);
     for (int j = 0; j < 8; ++j) {
       _mm512_storeu_ps(panel + j / 2 * panelStride + j % 2 * 16, _mm512_mul_ps(lookUp(dwords, j, table), scale));
     }
   }
   static constexpr int columnOf(int panel, int lane) { return 8 * (lane % 16) + 2 * panel + lane / 16; }
+
+  /** Levels of V of the eight vectors that 64 bytes make up, from \a part·V on. */
+  static constexpr int kFixedPart = 0;  // any V
+  template <int V>
+  static void lookUpPart(const std::uint8_t* codes, int part, Table table, __m512 (&levels)[V]) {
+    const __m512i dwords = _mm512_loadu_si512(codes);
+    for (int v = 0; v < V; ++v) levels[v] = lookUp(dwords, part * V + v, table);
+  }
+  static constexpr int columnOfVector(int vector, int lane) { return 8 * lane + vector; }
 };
 
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -114,8 +131,12 @@ struct FourBitAvx2 {
     out[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low1, high1));
   }
 
-  static __m256 spread(const float* scales2) {
-    return _mm256_set_m128(_mm_broadcast_ss(scales2 + 1), _mm_broadcast_ss(scales2));
+  /** The scales of 64 codes, one for each kPerScale of them, where lookUp() leaves those codes. */
+  template <Index kPerScale>
+  static __m256 spread(const float* scales) {
+    static_assert(kPerScale == 32 || kPerScale == 64, "32 or 64 codes share a scale");
+    if constexpr (kPerScale == 64) return _mm256_broadcast_ss(scales);
+    return _mm256_set_m128(_mm_broadcast_ss(scales + 1), _mm_broadcast_ss(scales));
   }
 
   static __m256i twoRows(const std::uint8_t* const* rows, int first, Index at) {
@@ -151,7 +172,7 @@ struct FourBitAvx2 {
   static void fillColumns(const std::uint8_t* codes, const Table& table, const float* scales2, float* panel,
                           Index panelStride) {
     const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-    const __m256 scale = spread(scales2);
+    const __m256 scale = spread<32>(scales2);
     __m256 even[4], odd[4];
     lookUp(earlier(pairs), table, even);
     lookUp(later(pairs), table, odd);
@@ -163,6 +184,14 @@ struct FourBitAvx2 {
   static constexpr int columnOf(int panel, int lane) {
     return 32 * (lane % 8 / 4) + 8 * panel + 2 * (lane % 4) + lane / 8;
   }
+
+  /** Levels of four of the eight vectors that 32 bytes make up: of their earlier codes, then of the later ones. */
+  static constexpr int kFixedPart = 4;
+  static void lookUpPart(const std::uint8_t* codes, int part, const Table& table, __m256 (&levels)[4]) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    lookUp(part == 0 ? earlier(pairs) : later(pairs), table, levels);
+  }
+  static constexpr int columnOfVector(int vector, int lane) { return columnOf(vector % 4, lane + 8 * (vector / 4)); }
 };
 
 #endif

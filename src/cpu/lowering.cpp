@@ -75,6 +75,17 @@ const char* refuseFourBitGemv(const QuantizedProduct& p) {
   return refuseGemmShape(p);
 }
 
+/** For kernels that add up rows of W. */
+template <int MaxFourBitRows, int MaxInt8Rows>
+const char* refuseGevm(const QuantizedProduct& p) {
+  if (p.transposed) return "W is used transposed: its rows are not what is added up";
+  const bool fourBit = p.w.format == WeightFormat::kFourBit;
+  if (p.y.cols < 32) return "rows of W too short for whole steps";
+  if (p.y.rows > (fourBit ? MaxFourBitRows : MaxInt8Rows)) return "too many rows of X: a decoded panel pays off";
+  if (fourBit && !isAligned(p.w)) return "rows of W do not begin at multiples of 32 codes";
+  return refuseGemmShape(p);
+}
+
 /** 16-bit fixed point: exact where it matters little, and far from float's range. */
 const char* refuseFixedPoint(const QuantizedProduct& p) {
   if (const char* why = refuseFourBitGemv<4>(p)) return why;
@@ -98,11 +109,13 @@ constexpr Lowering kHostLowerings[] = {
     {"avx512.fourbit-int8", refuse<cpuLacksAvx512, refuseFourBitInt8>, runFourBitInt8Avx512},
     {"avx512.fourbit-gemv", refuse<cpuLacksAvx512, refuseFourBitGemv<3>>, runFourBitGemvAvx512},
     {"avx512.gemv", refuse<cpuLacksAvx512, refuseRowGemv<3>>, runGemvAvx512},
+    {"avx512.gevm", refuse<cpuLacksAvx512, refuseGevm<8, 8>>, runGevmAvx512},
     {"avx512.gemm", refuse<cpuLacksAvx512, refuseGemmShape>, runGemmAvx512},
     {"avxvnni.fourbit-int8", refuse<cpuLacksAvxVnni, refuseFourBitInt8>, runFourBitInt8AvxVnni},
     {"avx2.fourbit-int8", refuse<cpuLacksAvx2, refuseFourBitInt8>, runFourBitInt8Avx2},
     {"avx2.fourbit-gemv", refuse<cpuLacksAvx2, refuseFixedPoint>, runFourBitGemvAvx2},  // relative error some 3e-5
     {"avx2.gemv", refuse<cpuLacksAvx2, refuseRowGemv<4>>, runGemvAvx2},
+    {"avx2.gevm", refuse<cpuLacksAvx2, refuseGevm<6, 8>>, runGevmAvx2},
     {"avx2.gemm", refuse<cpuLacksAvx2, refuseGemmShape>, runGemmAvx2},
 #endif
 #if defined(EIGENQ_HAVE_NEON_KERNELS)

@@ -7,13 +7,11 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <thread>
 
 #include <eigen_q/Core>
 
-#include "Candidates.h"
+#include "Limits.h"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -32,54 +30,6 @@ using namespace EigenQ::bench;
 using Eigen::Index;
 using EigenQ::NF4Matrix;
 using Matrix = EigenQ::RowMajorMatrix<float>;
-
-// ---- limits -------------------------------------------------------------------------------------------------------
-
-typedef float Vec32 __attribute__((vector_size(32)));
-typedef float Vec64 __attribute__((vector_size(64)));
-
-/** GFLOP/s of one thread that does nothing but fused multiplications, twelve at a time. */
-template <typename Vec>
-double multiplyLimit() {
-  Vec sum[12] = {}, a = Vec{} + 1.0000001f, b = Vec{} + 1e-9f;
-  asm volatile("" : "+x"(a), "+x"(b));
-  for (Vec& s : sum) asm volatile("" : "+x"(s));  // or the compiler would see twelve equal sums, and keep one
-  constexpr int kRounds = 4000000;
-  const double start = now(1);
-  for (int i = 0; i < kRounds; ++i) {
-    for (Vec& s : sum) s = s * a + b;
-  }
-  const double seconds = now(1) - start;
-  Vec total = sum[0];
-  for (const Vec& s : sum) total += s;
-  volatile float used = total[0];
-  static_cast<void>(used);
-  return kRounds * 12.0 * 2 * sizeof(Vec) / 4 / seconds * 1e-9;
-}
-
-/** GB/s of \a threads threads that read 256 MiB; the best of five rounds. */
-double readLimit(int threads) {
-  const std::vector<std::uint64_t> data(std::size_t(32) << 20, 1);
-  const std::size_t share = data.size() / static_cast<std::size_t>(threads);
-  double best = 0;
-  for (int round = 0; round < 5; ++round) {
-    std::vector<std::uint64_t> sums(static_cast<std::size_t>(threads));
-    const double start = now(2);
-    std::vector<std::thread> others;
-    for (std::size_t t = 0; t < sums.size(); ++t) {
-      others.emplace_back([&, t] {
-        std::uint64_t sum = 0;
-        for (std::size_t i = t * share; i < (t + 1) * share; ++i) sum += data[i];
-        sums[t] = sum;
-      });
-    }
-    for (std::thread& other : others) other.join();
-    best = std::max(best, static_cast<double>(data.size()) * 8e-9 / (now(2) - start));
-    volatile std::uint64_t used = sums[0];
-    static_cast<void>(used);
-  }
-  return best;
-}
 
 // ---- products -----------------------------------------------------------------------------------------------------
 
@@ -203,11 +153,7 @@ int main(int argc, char** argv) {
 #if defined(EIGENQ_BENCH_OPENBLAS)
   openblas_set_num_threads(threads);
 #endif
-  std::printf("%d threads; one multiplies at %.0f GFLOP/s in 32 bytes", threads, multiplyLimit<Vec32>());
-#if defined(__AVX512F__)
-  std::printf(", %.0f in 64", multiplyLimit<Vec64>());
-#endif
-  std::printf("; they read %.1f GB/s\n\n", readLimit(threads));
+  printLimits(threads);
   Problem smallest(1, 64, 64, true);
   printHead(smallest);
   for (const bool transposed : {true, false}) {

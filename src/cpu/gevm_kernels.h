@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MPL-2.0
+// Y (m×k) = X·W, or Wᵀ·G of the backward pass, for few rows of X: rows of W are decoded in registers, multiplied there
+// by their values of X, and added to all of Y.
+//
+//   W, as stored   row i      │ step 0: 8 vectors of codes │ step 1 │ … │      × x[m][i] (× absmax)
+//                  …                       ▼ added in registers: M×V sums, 8/V parts of a step one after the other
+//                  row i + B  │ step 0                     │ step 1 │ … │
+//                                          ▼ once for each B rows
+//   sums, in L1    [step][m][columns of the step, as they leave the decoder]
+//
+// Traffic  W once, from one end to the other: 0.5 B of codes and 4/64 B of absmax a weight, or 1 B. Sums of a task stay
+//          in 16 KiB of the first-level cache and are read and written once for B rows.
+// Work     A 4-bit vector takes a shift, a look-up and M fused multiplications with AVX-512, 8 shuffles for 4 vectors
+//          with AVX2; an int8 vector takes a widening, a conversion and M. A scale is multiplied by the value of X and
+//          not by V vectors where that is less work.
+// Tiles    B: rows of W lie pages apart, in few sets of the first-level cache, so that more of them push each other
+//          out. 4096×4096, one thread, ms with B = 4, 8, 16, 32: NF4 AVX2 1 row 0.83, 0.84, 0.90, 1.07; 4 rows 2.4,
+//          2.2, 2.0, 2.0; AVX-512 2 rows 0.82, 0.68, 0.59, 0.84; int8 AVX2 1 row 0.62, 0.66, 0.70, 1.46; 8 rows
+//          3.9, 3.1, 3.8, 5.1. A decoded panel (panel_kernels.h) takes 2.3, 3.0, 1.8, 4.3 and 6.3: 64 bytes of each row
+//          of W in turn are no stream.
+//
+// A sum runs over the rows of W in blocks of B, those of kChain rows in one chain, and the chains in one: in the same
+// order whatever the number of threads. Internal linkage; see simd.h for the reason.
+#ifndef EIGENQ_CPU_GEVM_KERNELS_H
+#define EIGENQ_CPU_GEVM_KERNELS_H
+
+#include "fourbit_gemv.h"
+#include "fourbit_simd.h"
+#include "simd.h"
+
+namespace EigenQ {
+namespace internal {
+namespace {
+
+/** M×V sums that fit the registers beside V decoded vectors. */
+template <typename Isa>
+constexpr int vectorsThatFit(int rows) {
+  const int sums = Isa::kLanes == 16 ? 24 : 12;
+  return 8 * rows <= sums ? 8 : 4 * rows <= sums ? 4 : 2 * rows <= sums ? 2 : 1;
+}
+
+/** int8 codes in steps of eight vectors. The scale of a row of W is a factor of the row's values of X. */
+template <typename Isa>
+struct Int8Steps {
+  using Vec = typename Isa::Vec;
+  static constexpr Index kStep = 8 * Isa::kLanes, kStepBytes = kStep;
+  static constexpr Index kScales = 0;  // of a step of one row
+  static constexpr int vectorsAtOnce(int rows) { return vectorsThatFit<Isa>(rows); }
+  static constexpr Index blockRows(int) { return 8; }
+
+  const WeightView& w;
+
+  const std::uint8_t* bytes(Index row) const {
+    return static_cast<const std::uint8_t*>(w.codes) + w.offset + row * w.stride;
+  }
+  Index rowBytes() const { return w.stride; }
+  const float* scales(Index, float*) const { return nullptr; }
+
+  static void scaleColumns(const WeightView& w, float* x, Index rows) {
+    for (Index i = 0; i < w.rows; ++i) {
+      const Int8Factors factors(w.rowAbsmax[i]);
+      for (Index m = 0; m < rows; ++m) x[m * w.rows + i] = x[m * w.rows + i] * factors.first * factors.second;
+    }
+  }
+
+  template <int V>
+  void decode(const std::uint8_t* codes, int part, Vec (&levels)[V]) const {
+    for (int v = 0; v < V; ++v) {
+      levels[v] = Isa::fromInt8(reinterpret_cast<const std::int8_t*>(codes) + (part * V + v) * Isa::kLanes);
+    }
+  }
+  static constexpr Index columnOf(int vector, int lane) { return vector * Isa::kLanes + lane; }
+};
+
+/** 4-bit codes in steps of eight vectors, in rows that begin at multiples of kPerScale. */
+template <typename Isa, Index kPerScale>
+struct FourBitSteps {
+  using Vec = typename Isa::Vec;
+  using Decoder = typename FourBitDecoder<Isa>::Type;
+  static constexpr Index kStep = 8 * Isa::kLanes, kStepBytes = kStep / 2;
+  static constexpr Index kScales = kStep / kPerScale;
+  static constexpr int vectorsAtOnce(int rows) {
+    return Decoder::kFixedPart > 0 ? Decoder::kFixedPart : vectorsThatFit<Isa>(rows);
+  }
+  static constexpr Index blockRows(int rows) { return rows == 1 ? 8 : 16; }
+
+  const WeightView& w;
+  typename Decoder::Table table = Decoder::loadTable(w.codeTable);
+
+  const std::uint8_t* bytes(Index row) const { return FourBitRows<kPerScale>{w}.bytes(row); }
+  Index rowBytes() const { return w.stride / 2; }
+  const float* scales(Index row, float* buffer) const { return FourBitRows<kPerScale>{w}.scales(row, buffer); }
+  static Vec spread(const float* scales) { return Decoder::template spread<kPerScale>(scales); }
+
+  template <int V>
+  void decode(const std::uint8_t* codes, int part, Vec (&levels)[V]) const {
+    Decoder::lookUpPart(codes, part, table, levels);
+  }
+  static constexpr Index columnOf(int vector, int lane) { return Decoder::columnOfVector(vector, lane); }
+};
+
+template <typename Isa, typename Steps>
+struct GevmKernels {
+  using Vec = typename Isa::Vec;
+  static constexpr int kLanes = Isa::kLanes, kVectors = 8;
+  static constexpr Index kStep = Steps::kStep, kScales = Steps::kScales, kLine = 64;
+  static constexpr Index kMostBlockRows = 16;
+  static constexpr Index kChain = 512;  // rows of W; a multiple of every block
+  static constexpr Index kSums = 4096;  // of a task
+  static constexpr int kMaxRows = 8;
+
+  /** A task: columns of Y by steps. */
+  struct Task {
+    const QuantizedProduct& p;
+    const float* x;  // for int8 times the scales of W's rows
+    Index xStride;
+    Index step, endStep;
+  };
+
+  /** Rows of W whose products are added in registers. */
+  struct Block {
+    const std::uint8_t* codes;
+    Index codeStride;
+    const float* scales[kMostBlockRows];
+    const float* x;
+    Index xStride;
+    Index rows;
+  };
+
+  /** sums[m][part·V + v] (+)= Σ x[m][i]·w[i] over the rows of a block. */
+  template <int M, int V>
+  static void addPart(const Steps& steps, const Block& b, Index step, int part, bool first, float* sums) {
+    Vec sum[M][V];
+    for (auto& row : sum) {
+      for (Vec& s : row) s = Isa::zero();
+    }
+    const std::uint8_t* codes = b.codes + step * Steps::kStepBytes;
+    for (Index i = 0; i < b.rows; ++i, codes += b.codeStride) {
+      Vec w[V], scale = Isa::zero();
+      steps.decode(codes, part, w);
+      if constexpr (kScales > 0) {
+        scale = Steps::spread(b.scales[i] + step * kScales);
+        if constexpr (M > V) {
+          for (Vec& v : w) v = Isa::mul(v, scale);
+        }
+      }
+      for (int m = 0; m < M; ++m) {
+        Vec x = Isa::broadcast(b.x[m * b.xStride + i]);
+        if constexpr (kScales > 0 && M <= V) x = Isa::mul(x, scale);
+        for (int v = 0; v < V; ++v) sum[m][v] = Isa::multiplyAdd(w[v], x, sum[m][v]);
+      }
+    }
+    for (int m = 0; m < M; ++m) {
+      for (int v = 0; v < V; ++v) {
+        float* to = sums + m * kStep + (part * V + v) * kLanes;
+        Isa::store(to, first ? sum[m][v] : Isa::add(Isa::load(to), sum[m][v]));
+      }
+    }
+  }
+
+  template <int M>
+  static void addStep(const Steps& steps, const Block& b, Index step, bool first, float* sums) {
+    constexpr int V = Steps::vectorsAtOnce(M);
+    for (int part = 0; part < kVectors / V; ++part) addPart<M, V>(steps, b, step, part, first, sums);
+  }
+
+  /** The last codes of rows, fewer than kStep, with zeros behind them: no byte behind a row's is read. */
+  template <int M>
+  static void addLastStep(const Steps& steps, const Block& b, Index step, bool first, float* sums) {
+    alignas(64) std::uint8_t codes[kMostBlockRows][Steps::kStepBytes] = {};
+    float scales[kMostBlockRows][kScales + 1] = {};
+    const Index count = steps.w.cols - step * kStep, used = ceilDiv(count * kScales, kStep);
+    Block last = b;
+    last.codes = codes[0];
+    last.codeStride = Steps::kStepBytes;
+    for (Index i = 0; i < b.rows; ++i) {
+      std::memcpy(codes[i], b.codes + i * b.codeStride + step * Steps::kStepBytes,
+                  static_cast<std::size_t>(ceilDiv(count * Steps::kStepBytes, kStep)));
+      for (Index g = 0; g < used; ++g) scales[i][g] = b.scales[i][step * kScales + g];
+      last.scales[i] = scales[i];
+    }
+    addStep<M>(steps, last, 0, first, sums);
+  }
+
+  /** Into the second-level cache: in the first, where rows share sets, they would push each other out. */
+  static void prefetch(const std::uint8_t* codes, Index stride, Index rows) {
+    for (Index i = 0; i < rows; ++i, codes += stride) {
+      for (Index at = 0; at < Steps::kStepBytes; at += kLine) __builtin_prefetch(codes + at, 0, 2);
+    }
+  }
+
+  /** sums (+)= the products of a block, for the steps of a task. */
+  template <int M>
+  static void addBlock(const Task& t, const Steps& steps, Index row, bool first, float* buffer, float* sums) {
+    constexpr Index kRows = Steps::blockRows(M);
+    static_assert(kRows <= kMostBlockRows && kChain % kRows == 0, "chains end with blocks");
+    const WeightView& w = steps.w;
+    const Index groups = kScales * ceilDiv(w.cols, kStep), whole = least(t.endStep, w.cols / kStep);
+    Block b{steps.bytes(row), steps.rowBytes(), {}, t.x + row, t.xStride, least(kRows, w.rows - row)};
+    for (Index i = 0; i < b.rows; ++i) b.scales[i] = steps.scales(row + i, buffer + i * groups);
+    const Index next = least(kRows, w.rows - row - b.rows);
+    Index step = t.step;
+    for (; step < whole; ++step, sums += M * kStep) {
+      prefetch(b.codes + b.rows * b.codeStride + step * Steps::kStepBytes, b.codeStride, next);
+      addStep<M>(steps, b, step, first, sums);
+    }
+    if (step < t.endStep) addLastStep<M>(steps, b, step, first, sums);
+  }
+
+  template <int M>
+  static void run(const Task& t) {
+    const WeightView& w = t.p.w;
+    const Steps steps{w};
+    const Index size = (t.endStep - t.step) * M * kStep, groups = kScales * ceilDiv(w.cols, kStep);
+    float* const sums = scratch(Scratch::kTile, 2 * size + M * kStep);
+    float* const chain = w.rows > kChain ? sums + size : sums;
+    float* const buffer = scratch(Scratch::kPanel, kMostBlockRows * groups);
+    for (Index begin = 0; begin < w.rows; begin += kChain) {
+      const Index end = least(w.rows, begin + kChain);
+      for (Index row = begin; row < end; row += Steps::blockRows(M)) {
+        addBlock<M>(t, steps, row, row == begin, buffer, chain);
+      }
+      if (chain == sums) continue;
+      for (Index i = 0; i < size; i += kLanes) {
+        const Vec v = Isa::load(chain + i);
+        Isa::store(sums + i, begin == 0 ? v : Isa::add(Isa::load(sums + i), v));
+      }
+    }
+    for (Index i = 0; w.rows == 0 && i < size; i += kLanes) Isa::store(sums + i, Isa::zero());
+    store<M>(t, sums, sums + 2 * size);
+  }
+
+  /** \param natural  for the sums of a step, with columns where they belong */
+  template <int M>
+  static void store(const Task& t, const float* sums, float* natural) {
+    const DenseView& y = t.p.y;
+    for (Index step = t.step; step < t.endStep; ++step) {
+      for (int m = 0; m < M; ++m) {
+        for (int v = 0; v < kVectors; ++v) {
+          for (int lane = 0; lane < kLanes; ++lane) natural[m * kStep + Steps::columnOf(v, lane)] = *sums++;
+        }
+      }
+      storeTile(natural, kStep, 0, step * kStep, M, least(kStep, y.cols - step * kStep), y, t.p.epilogue);
+    }
+  }
+
+  using Function = void (*)(const Task&);
+  template <int M = kMaxRows>
+  static Function function(Index rows) {
+    if constexpr (M > 1) {
+      if (rows < M) return function<M - 1>(rows);
+    }
+    return &run<M>;
+  }
+
+  static void gevm(const QuantizedProduct& p) {
+    const Index m = p.y.rows, n = p.x.cols, work = m * n * p.y.cols;
+    const float* x = static_cast<const float*>(p.x.data);
+    Index xStride = p.x.rowStride;
+    if (kScales == 0 || p.x.scalar != ScalarType::kFloat || p.x.colStride != 1) {
+      float* const packed = scratch(Scratch::kActivations, m * n);
+      for (Index i = 0; i < m; ++i) packTile(p.x, i, 1, 0, n, packed + i * n);
+      if constexpr (kScales == 0) Steps::scaleColumns(p.w, packed, m);
+      x = packed;
+      xStride = n;
+    }
+    const Index threads = work < kWorthThreads ? 1 : Index(maxThreads()), steps = ceilDiv(p.y.cols, kStep);
+    // Several tasks for each of several threads: those do not advance alike.
+    const Index most = kSums > m * kStep ? kSums / (m * kStep) : 1, few = threads == 1 ? 1 : 4 * threads;
+    const Index stepsOfTask = least(most, ceilDiv(steps, few));
+    const Function multiply = function(m);
+    forEachTask(ceilDiv(steps, stepsOfTask), work, [&](Index task) {
+      const Index step = task * stepsOfTask;
+      multiply({p, x, xStride, step, least(steps, step + stepsOfTask)});
+    });
+  }
+};
+
+template <typename Isa>
+void runGevm(const QuantizedProduct& p) {
+  const WeightView& w = p.w;
+  if (w.format == WeightFormat::kInt8) return GevmKernels<Isa, Int8Steps<Isa>>::gevm(p);
+  w.offset % 64 == 0 && w.stride % 64 == 0 && w.blockShift >= 6 ? GevmKernels<Isa, FourBitSteps<Isa, 64>>::gevm(p)
+                                                                : GevmKernels<Isa, FourBitSteps<Isa, 32>>::gevm(p);
+}
+
+}  // namespace
+}  // namespace internal
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CPU_GEVM_KERNELS_H
