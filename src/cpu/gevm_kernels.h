@@ -10,14 +10,14 @@
 //
 // Traffic  W once, from one end to the other: 0.5 B of codes and 4/64 B of absmax a weight, or 1 B. Sums of a task stay
 //          in 16 KiB of the first-level cache and are read and written once for B rows.
-// Work     A 4-bit vector takes a shift, a look-up and M fused multiplications with AVX-512, 8 shuffles for 4 vectors
+// Work     A 4-bit vector takes a shift, a look-up and M fused multiplications with AVX-512, 12 shuffles for 4 vectors
 //          with AVX2; an int8 vector takes a widening, a conversion and M. A scale is multiplied by the value of X and
 //          not by V vectors where that is less work.
 // Tiles    B: rows of W lie pages apart, in few sets of the first-level cache, so that more of them push each other
-//          out. 4096×4096, one thread, ms with B = 4, 8, 16, 32: NF4 AVX2 1 row 0.83, 0.84, 0.90, 1.07; 4 rows 2.4,
-//          2.2, 2.0, 2.0; AVX-512 2 rows 0.82, 0.68, 0.59, 0.84; int8 AVX2 1 row 0.62, 0.66, 0.70, 1.46; 8 rows
-//          3.9, 3.1, 3.8, 5.1. A decoded panel (panel_kernels.h) takes 2.3, 3.0, 1.8, 4.3 and 6.3: 64 bytes of each row
-//          of W in turn are no stream.
+//          out. 4096×4096, one thread of a Zen 5, ms with B = 4, 8, 16, 32: NF4 AVX2 1 row 0.83, 0.84, 0.90, 1.07; 4
+//          rows 2.4, 2.2, 2.0, 2.0; AVX-512 2 rows 0.82, 0.68, 0.59, 0.84; int8 AVX2 1 row 0.62, 0.66, 0.70, 1.46; 8
+//          rows 3.9, 3.1, 3.8, 5.1. Decoded panels (panel_kernels.h) took 2.3, 3.0, 1.8, 4.3 and 6.3: 64 bytes of each
+//          row of W in turn are no stream.
 //
 // A sum runs over the rows of W in blocks of B, those of kChain rows in one chain, and the chains in one: in the same
 // order whatever the number of threads. Internal linkage; see simd.h for the reason.
@@ -82,7 +82,7 @@ struct FourBitSteps {
   static constexpr int vectorsAtOnce(int rows) {
     return Decoder::kFixedPart > 0 ? Decoder::kFixedPart : vectorsThatFit<Isa>(rows);
   }
-  static constexpr Index blockRows(int rows) { return rows == 1 ? 8 : 16; }
+  static constexpr Index blockRows(int rows) { return rows == 1 && Isa::kLanes == 8 ? 8 : 16; }
 
   const WeightView& w;
   typename Decoder::Table table = Decoder::loadTable(w.codeTable);
