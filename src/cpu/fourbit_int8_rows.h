@@ -8,8 +8,7 @@
 //
 // Arithmetic  That of fourbit_int8.h; a lane holds eight products, which meet in 16 bits in two fours without VNNI.
 // Traffic     0.5 B of codes + 4/64 B of absmax a weight; X stays in the first-level cache (1.5 or 2 B a value).
-// Work        64 weights in 256 bits: 1 shift, 2 ands, 2 look-ups, 5 to multiply (2 with VNNI), a conversion and a
-// fused
+// Work        64 weights in 256 bits: 1 shift, 2 ands, 2 look-ups, 5 to multiply (2 with VNNI), a conversion, a fused
 //             multiplication: 12 instructions, of four a clock 21 weights, and 0.27 a weight with loads (with VNNI in
 //             512 bits 0.14), where 16-bit fixed point (fourbit_gemv_avx2.cpp) takes 0.47. Two rows of W at once share
 //             the loads of X, and take 5 % less time from L2 but 12 % more from L3: two streams.
