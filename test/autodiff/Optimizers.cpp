@@ -147,6 +147,7 @@ BOOST_AUTO_TEST_CASE(impossibleOptionsAreRefused) {
   BOOST_CHECK_THROW(AdamW<double>({&p}, {1e-3, 1.0}), std::invalid_argument);
   BOOST_CHECK_THROW(Lion<double>({&p}, {1e-3, 0.9, 0.99, -1}), std::invalid_argument);
   BOOST_CHECK_THROW(AdamW<double>({nullptr}), std::invalid_argument);
+  BOOST_CHECK_THROW(AdamW<double>({&p, &p}), std::invalid_argument);
 }
 
 BOOST_AUTO_TEST_CASE(oneNormOverAllParameters) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -41,11 +42,16 @@ class Optimizer {
   using Place = Place_;
   using Matrix = typename Place::template Matrix<Scalar>;
 
-  /** \param parameters  none null. Those without a gradient at step() are left alone, as in PyTorch. */
+  /** \param parameters  none null, none twice: it would take two steps at once. Those without a gradient at step() are
+   * left alone, as in PyTorch. */
   explicit Optimizer(std::vector<Parameter<Scalar, Place>*> parameters)
       : m_parameters(std::move(parameters)), m_replay(m_parameters.size()) {
-    for (const Parameter<Scalar, Place>* p : m_parameters)
-      if (!p) throw std::invalid_argument("Optimizer: a parameter is null");
+    std::set<const Parameter<Scalar, Place>*> seen;
+    for (std::size_t i = 0; i < m_parameters.size(); ++i) {
+      if (!m_parameters[i]) throw std::invalid_argument("Optimizer: a parameter is null");
+      if (!seen.insert(m_parameters[i]).second)
+        throw std::invalid_argument("Optimizer: parameter " + std::to_string(i) + " is given twice");
+    }
   }
   virtual ~Optimizer() = default;
   Optimizer(const Optimizer&) = delete;
