@@ -20,7 +20,7 @@ namespace EigenQ {
 namespace internal {
 namespace {
 
-constexpr Index kStep = 128, kGroup = 32;
+constexpr Index kStep = 128;
 constexpr int kMaxRows = 3;
 
 /** One row of X in the order of a step's look-ups: packed[16·j + lane] = x[8·lane + j]. */
