@@ -91,13 +91,21 @@ struct IntegerOperands {
   }
 };
 constexpr IntegerOperands kFixedPoint{32767, 1.6e-5};  // NF4's levels in 16 bits
-constexpr IntegerOperands kInt8Operands{107, 5.3e-3};  // FP4's levels; doc of FourBitWithInt8Activations
+// With int8 activations; FP4's levels. Doc of FourBitWithInt8Activations.
+constexpr IntegerOperands kSums16{107, 5.3e-3}, kSums32{127, 3.7e-3};
 
 bool isFixedPoint(const internal::Lowering& row) { return std::string(row.name) == "avx2.fourbit-gemv"; }
 bool isInt8(const internal::Lowering& row) { return std::string(row.name).find(".fourbit-int8") != std::string::npos; }
+/** Whether products meet in 32 bits. */
+bool hasDotProducts(const internal::Lowering& row) {
+  const std::string name = row.name;
+  return name.find("vnni.") != std::string::npos || name.find("neondot.") != std::string::npos;
+}
 
 double addedError(const internal::Lowering& row, const QuantizedProduct& p, Index i, Index j) {
-  return isFixedPoint(row) ? kFixedPoint.error(p, i, j) : isInt8(row) ? kInt8Operands.error(p, i, j) : 0;
+  if (isFixedPoint(row)) return kFixedPoint.error(p, i, j);
+  if (isInt8(row)) return (hasDotProducts(row) ? kSums32 : kSums16).error(p, i, j);
+  return 0;
 }
 
 int g_refusals = 0, g_runs = 0;

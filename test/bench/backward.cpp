@@ -11,6 +11,7 @@
 
 #include <eigen_q/Core>
 
+#include "Arguments.h"
 #include "Limits.h"
 
 #if defined(EIGENQ_BENCH_OPENBLAS)
@@ -101,15 +102,9 @@ void measure(const char* format, Index rows, Index n, Index k, int threads, doub
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  const double seconds = argc > 2 ? std::atof(argv[2]) : 1;
-  if (threads < 1 || !(seconds > 0)) {
-    std::fprintf(stderr, "usage: %s [THREADS [SECONDS [ROWS...]]]\n", argv[0]);
-    return EXIT_FAILURE;
-  }
-  std::vector<Index> rows;
-  for (int i = 3; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
-  if (rows.empty()) rows = {1, 2, 4, 8, 32, 128};
+  Arguments arguments{1, 1, {1, 2, 4, 8, 32, 128}};
+  arguments.parse(argc, argv);
+  const auto& [threads, seconds, rows] = arguments;
   EigenQ::setMaxThreads(threads);
 #if defined(EIGENQ_BENCH_OPENBLAS)
   openblas_set_num_threads(threads);

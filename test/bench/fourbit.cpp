@@ -11,6 +11,7 @@
 
 #include <eigen_q/Core>
 
+#include "Arguments.h"
 #include "Limits.h"
 
 #if defined(_OPENMP)
@@ -137,15 +138,9 @@ void printHead(Problem& p) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  const double seconds = argc > 2 ? std::atof(argv[2]) : 2;
-  if (threads < 1 || !(seconds > 0)) {
-    std::fprintf(stderr, "usage: %s [THREADS [SECONDS [ROWS...]]]\n", argv[0]);
-    return EXIT_FAILURE;
-  }
-  std::vector<Index> rows;
-  for (int i = 3; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
-  if (rows.empty()) rows = {1, 2, 4, 8, 16, 32, 64, 128, 512};
+  Arguments arguments{1, 2, {1, 2, 4, 8, 16, 32, 64, 128, 512}};
+  arguments.parse(argc, argv);
+  const auto& [threads, seconds, rows] = arguments;
   EigenQ::setMaxThreads(threads);
 #if defined(_OPENMP)
   omp_set_num_threads(threads);  // Eigen's and oneDNN's

@@ -110,12 +110,14 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
  * join the kernel as for W itself.
  *
  * Error, beside float sums: |y - Σ x·w| ≤ Σ (X₆₄/214·(|w| + ε·absmax) + ε·absmax·|x|), ε = 5.3e-3, absmax that of w's
- * block; with VNNI X₆₄/254 and ε = 3.7e-3. For normal tokens and weights that is a relative error of 9e-3, with VNNI
- * 7e-3, where W itself has some 1e-6. A token with a value that is not finite may give NaN throughout.
+ * block; with VNNI or NEON's dot products X₆₄/254 and ε = 3.7e-3. For normal tokens and weights that is a relative
+ * error of 9e-3, with VNNI 7e-3, where W itself has some 1e-6. A token with a value that is not finite may give NaN
+ * throughout.
  *
  * A permission, not an order: kernels that gain nothing, those for rows of W that do not begin at multiples of 32
- * codes or are shorter than 64, leave the tokens as they are, as do all on other processors than x86 and on the
- * device. In all else it is W: products that sum over W's rows (those of the backward pass), assignments, coefficients.
+ * codes or are shorter than 64, leave the tokens as they are, as do all on the device and on processors that are
+ * neither x86 nor ARM with dot products. In all else it is W: products that sum over W's rows (those of the backward
+ * pass), assignments, coefficients.
  */
 template <FourBitType kType>
 class FourBitWithInt8Activations : public QuantizedBase<FourBitWithInt8Activations<kType>> {
