@@ -60,6 +60,28 @@ __device__ __forceinline__ float affine(const Epilogue& e, float acc, float bias
   return bounded(e, acc, bias) + e.residualSign * residual;
 }
 
+/** The biases of columns \a j and j + 1, where a bias is of a column if there is one: see storesPairs(). */
+template <typename T>
+__device__ __forceinline__ float2 columnBiases(const Epilogue& e, Index j) {
+  if (e.biasAxis == BiasAxis::kNone) return {0, 0};
+  const T* const from = static_cast<const T*>(e.bias) + j * e.biasStride;
+  return {toFloat(from[0]), toFloat(from[e.biasStride])};
+}
+
+/** y(i, j) and y(i, j + 1) of 16 bits from their accumulators and biases, where storesPairs(). */
+template <typename T>
+__device__ __forceinline__ void storePair(const DenseView& y, const Epilogue& e, float2 acc, float2 bias, Index i,
+                                          Index j) {
+  float residual[2] = {0, 0};
+  if (e.residual.data) {
+    const T* const from = static_cast<const T*>(e.residual.data) + i * e.residual.rowStride + j * e.residual.colStride;
+    residual[0] = toFloat(from[0]);
+    residual[1] = toFloat(from[e.residual.colStride]);
+  }
+  *reinterpret_cast<std::uint32_t*>(static_cast<T*>(y.data) + i * y.rowStride + j) =
+      packPair<T>(affine(e, acc.x, bias.x, residual[0]), affine(e, acc.y, bias.y, residual[1]));
+}
+
 template <typename T>
 __device__ __forceinline__ void storeResult(const DenseView& y, const Epilogue& e, float acc, Index i, Index j) {
   static_cast<T*>(y.data)[i * y.rowStride + j * y.colStride] = fromFloat<T>(applyEpilogue<T>(e, acc, i, j));

@@ -21,8 +21,8 @@ namespace {
 using namespace fourbit_rows;
 
 constexpr Index kLeastRows = 3, kMostRows = 32;
-constexpr Index kMostTiles = kTilesOfWarp * 4;  // of a block
-constexpr Index kMostTilesOf32 = 6;             // the same for more than 16 rows of X
+constexpr Index kMostTiles = Tiling<16, 4>::kMostTiles;      // of a block
+constexpr Index kMostTilesOf32 = Tiling<32, 2>::kMostTiles;  // the same for more than 16 rows of X
 
 /** Blocks as many as there are multiprocessors, or a multiple of that where they would own too many rows. */
 int blocksFor(Index tiles, int multiprocessors) {

@@ -178,28 +178,11 @@ __device__ __forceinline__ void sumTiles(const Memory<Tiles>& memory, int parts,
 
 /** Sums of rows \a col and col + 1 of W, which are columns of Y. */
 template <typename T>
-__device__ __forceinline__ void storePair(const Problem& p, float2 sums, Index token, Index col) {
-  const EigenQ::internal::Epilogue& e = p.epilogue;
+__device__ __forceinline__ void storeSums(const Problem& p, float2 sums, Index token, Index col) {
   if (col >= p.y.cols) return;
-  if (!p.pairs) {
-    storeResult<T>(p.y, e, sums.x, token, col);
-    if (col + 1 < p.y.cols) storeResult<T>(p.y, e, sums.y, token, col + 1);
-    return;
-  }
-  float bias[2] = {0, 0}, residual[2] = {0, 0};
-  if (e.bias) {
-    const T* const from = static_cast<const T*>(e.bias) + col * e.biasStride;
-    bias[0] = toFloat(from[0]);
-    bias[1] = toFloat(from[e.biasStride]);
-  }
-  if (e.residual.data) {
-    const T* const from =
-        static_cast<const T*>(e.residual.data) + token * e.residual.rowStride + col * e.residual.colStride;
-    residual[0] = toFloat(from[0]);
-    residual[1] = toFloat(from[e.residual.colStride]);
-  }
-  *reinterpret_cast<std::uint32_t*>(static_cast<T*>(p.y.data) + token * p.y.rowStride + col) =
-      packPair<T>(affine(e, sums.x, bias[0], residual[0]), affine(e, sums.y, bias[1], residual[1]));
+  if (p.pairs) return storePair<T>(p.y, p.epilogue, sums, columnBiases<T>(p.epilogue, col), token, col);
+  storeResult<T>(p.y, p.epilogue, sums.x, token, col);
+  if (col + 1 < p.y.cols) storeResult<T>(p.y, p.epilogue, sums.y, token, col + 1);
 }
 
 /** Adds up the parts of K: a warp for a token, a lane for two rows. */
@@ -217,7 +200,7 @@ __device__ __forceinline__ void finish(const Problem& p, const Memory<Tiles>& me
         sum.x += __uint_as_float(v.x);
         sum.y += __uint_as_float(v.y);
       }
-      storePair<T>(p, {sum.x * factor, sum.y * factor}, token, firstCol + row);
+      storeSums<T>(p, {sum.x * factor, sum.y * factor}, token, firstCol + row);
     }
   }
 }
@@ -228,7 +211,7 @@ __device__ __forceinline__ void consume(const Problem& p, const Memory<Tiles>& m
   const int warp = static_cast<int>(threadIdx.x) / 32, group = warp % Tiles::kGroups, part = warp / Tiles::kGroups;
   switch ((share.tiles - group + Tiles::kGroups - 1) / Tiles::kGroups) {
     case 4:
-      sumTiles<T, Tiles, 4>(memory, p.parts, group, part);
+      if constexpr (Tiles::kTilesOfWarp >= 4) sumTiles<T, Tiles, 4>(memory, p.parts, group, part);
       break;
     case 3:
       sumTiles<T, Tiles, 3>(memory, p.parts, group, part);

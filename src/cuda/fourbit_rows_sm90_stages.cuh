@@ -21,9 +21,8 @@ namespace internal {
 namespace fourbit_rows {
 
 constexpr int kTileRows = 16;
-constexpr int kTilesOfWarp = 4;  // most
-constexpr int kDeep = 64;        // k of a part of a stage: a block of W, 128 bytes of X
-constexpr int kLine = 128;       // bytes of codes of a row that lie together, swizzled
+constexpr int kDeep = 64;   // k of a part of a stage: a block of W, 128 bytes of X
+constexpr int kLine = 128;  // bytes of codes of a row that lie together, swizzled
 constexpr int kLineParts = 2 * kLine / kDeep;
 constexpr int kWarps = 16, kConsumers = 32 * kWarps, kThreads = kConsumers + 128;
 constexpr int kConsumerBarrier = 1;
@@ -39,6 +38,8 @@ constexpr int kMostStages = 8;
 template <int kTokens_, int kGroups_>
 struct Tiling {
   static constexpr int kTokens = kTokens_, kGroups = kGroups_, kColumns = kTokens / 8;
+  static constexpr int kTilesOfWarp =
+      kTokens > 16 ? 3 : 4;  // most; sums of four by 32 tokens do not fit into registers
   static constexpr int kMostTiles = kTilesOfWarp * kGroups;
   static constexpr int kParts = kWarps / kGroups, kLines = kParts / kLineParts;  // of a stage
   static constexpr int kXPartBytes = kTokens * 2 * kDeep, kXBytes = kParts * kXPartBytes;

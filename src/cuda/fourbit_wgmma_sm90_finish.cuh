@@ -72,27 +72,15 @@ __device__ __forceinline__ void loadPart(const Output& out, int part, int group,
 /** Two neighbours of a row of Y at a time; eight lanes write a sector of 32 bytes. */
 template <typename T, int kCount>
 __device__ __forceinline__ void storePairs(const Output& out, const Place& at, const float (&sums)[kCount]) {
-  const Epilogue& e = out.epilogue;
   if (at.col >= out.y.cols) return;
-  float bias[2] = {0, 0};
-  if (e.biasAxis != BiasAxis::kNone) {
-    bias[0] = toFloat(static_cast<const T*>(e.bias)[at.col * e.biasStride]);
-    bias[1] = toFloat(static_cast<const T*>(e.bias)[(at.col + 1) * e.biasStride]);
-  }
+  const float2 bias = columnBiases<T>(out.epilogue, at.col);
 #pragma unroll
   for (int i = 0; i < kCount / 4; ++i) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const Index token = at.token + 8 * i + j;
-      if (token >= out.y.rows) continue;
-      float residual[2] = {0, 0};
-      if (e.residual.data) {
-        const T* const from = static_cast<const T*>(e.residual.data) + token * e.residual.rowStride;
-        residual[0] = toFloat(from[at.col * e.residual.colStride]);
-        residual[1] = toFloat(from[(at.col + 1) * e.residual.colStride]);
-      }
-      *reinterpret_cast<std::uint32_t*>(static_cast<T*>(out.y.data) + token * out.y.rowStride + at.col) = packPair<T>(
-          affine(e, sums[4 * i + j], bias[0], residual[0]), affine(e, sums[4 * i + 2 + j], bias[1], residual[1]));
+      if (token < out.y.rows)
+        storePair<T>(out.y, out.epilogue, {sums[4 * i + j], sums[4 * i + 2 + j]}, bias, token, at.col);
     }
   }
 }

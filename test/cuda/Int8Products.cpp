@@ -5,14 +5,13 @@
 #include <boost/test/unit_test.hpp>
 
 #include "Device.h"
+#include "Upload.h"
 #include "support/Bounds.h"
 
 #include "../../src/cuda/int8_product.h"
 
 #include <eigen_q/Core>
 #include <eigen_q/src/Int8Product.h>
-
-#include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cmath>
@@ -42,33 +41,6 @@ namespace ours = EigenQ::gpu::internal;
 namespace {
 
 using Random = std::mt19937;
-
-/** An array on the device, of what a vector holds. */
-template <typename T>
-class OnDevice {
- public:
-  explicit OnDevice(const std::vector<T>& host) : m_size(host.size()) {
-    EIGENQ_CUDA_CHECK(cudaMalloc(&m_data, std::max<std::size_t>(m_size, 1) * sizeof(T)));
-    set(host);
-  }
-  ~OnDevice() { (void)cudaFree(m_data); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
-  T* data() const { return static_cast<T*>(m_data); }
-  void set(const std::vector<T>& host) {
-    EIGENQ_CUDA_CHECK(cudaMemcpy(m_data, host.data(), m_size * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  std::vector<T> get() const {
-    std::vector<T> host(m_size);
-    EIGENQ_CUDA_CHECK(cudaMemcpy(host.data(), m_data, m_size * sizeof(T), cudaMemcpyDeviceToHost));
-    return host;
-  }
-
- private:
-  void* m_data = nullptr;
-  std::size_t m_size;
-};
 
 enum class Layout { kRowMajor, kColMajor, kPaddedRows, kEveryOther };
 
@@ -215,9 +187,9 @@ struct Case {
 /** The operands of a case on the device. */
 template <typename S>
 struct DeviceCase {
-  OnDevice<S> x, y, residual, bias;
-  OnDevice<std::int8_t> codes;
-  OnDevice<float> absmax;
+  DeviceArray<S> x, y, residual, bias;
+  DeviceArray<std::int8_t> codes;
+  DeviceArray<float> absmax;
   QuantizedProduct product;
 
   explicit DeviceCase(const Case<S>& c)
@@ -333,13 +305,12 @@ void check(const Case<S>& c, Context& context, Tally& tally) {
   DeviceCase<S> onDevice(c);
   for (int r = 0; r < kRowCount; ++r) {
     if (kRows[r].refuse(onDevice.product, context)) continue;
-    onDevice.y.set(c.y.storage);
+    onDevice.y.upload(c.y.storage);
     kRows[r].run(onDevice.product, context);
-    context.synchronize();
     ++tally.ran[r];
     const bool sameBits = kRows[r].hostBits && count == 0 && !c.options.epilogue;
-    expectAgreement(kRows[r].name + (": " + describe(c.shape, c.options)), c, onDevice.y.get(), expected, sizes, count,
-                    sameBits);
+    expectAgreement(kRows[r].name + (": " + describe(c.shape, c.options)), c, onDevice.y.toHost(context), expected,
+                    sizes, count, sameBits);
   }
 }
 
@@ -521,8 +492,7 @@ BOOST_AUTO_TEST_CASE(sameBitsFromRunToRunAndInAGraph, *needsDevice()) {
       if (row.refuse(d.product, context)) continue;
       row.run(d.product, context);
       row.run(d.product, context);  // by now the scratch memory fits
-      context.synchronize();
-      const auto first = d.y.get();
+      const auto first = d.y.toHost(context);
       cudaGraph_t graph = nullptr;
       cudaGraphExec_t executable = nullptr;
       EIGENQ_CUDA_CHECK(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal));
@@ -530,10 +500,9 @@ BOOST_AUTO_TEST_CASE(sameBitsFromRunToRunAndInAGraph, *needsDevice()) {
       EIGENQ_CUDA_CHECK(cudaStreamEndCapture(context.stream(), &graph));
       EIGENQ_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
       for (int replay = 0; replay < 3; ++replay) {
-        d.y.set(c.y.storage);
+        d.y.upload(c.y.storage);
         EIGENQ_CUDA_CHECK(cudaGraphLaunch(executable, context.stream()));
-        context.synchronize();
-        const auto again = d.y.get();
+        const auto again = d.y.toHost(context);
         BOOST_TEST(std::memcmp(first.data(), again.data(), first.size() * sizeof(first[0])) == 0,
                    row.name << ": a replay differs");
       }
@@ -567,7 +536,7 @@ BOOST_AUTO_TEST_CASE(outlierWeightsOfTheirOwn, *needsDevice()) {
     internal::multiplyDecomposed(h);
 
     DeviceCase<float> d(c);
-    OnDevice<float> fullOnDevice(full.storage);
+    DeviceArray<float> fullOnDevice(full.storage);
     Scratch scratch(context);
     DeviceDecomposedProduct p;
     p.activations = ours::quantizeActivations(d.product.x, 6, scratch, context);
@@ -583,10 +552,9 @@ BOOST_AUTO_TEST_CASE(outlierWeightsOfTheirOwn, *needsDevice()) {
     }
     for (const auto& row : ours::deviceDecomposedLowerings()) {
       if (row.refuse(p, context)) continue;
-      d.y.set(c.y.storage);
+      d.y.upload(c.y.storage);
       row.run(p, context);
-      context.synchronize();
-      expectAgreement(row.name, c, d.y.get(), expected, sizes, static_cast<Index>(a.outliers.size()), false);
+      expectAgreement(row.name, c, d.y.toHost(context), expected, sizes, static_cast<Index>(a.outliers.size()), false);
     }
   }
 }
@@ -609,9 +577,8 @@ BOOST_AUTO_TEST_CASE(weightsOnly, *needsDevice()) {
       return;
     }
     ours::runInt8WeightOnlyDecode(d.product, context);
-    context.synchronize();
     ++ran;
-    expectAgreement("int8.weightonly.decode: " + describe(c.shape, c.options), c, d.y.get(), expected, sizes,
+    expectAgreement("int8.weightonly.decode: " + describe(c.shape, c.options), c, d.y.toHost(context), expected, sizes,
                     2 * c.shape.k, false);
   };
   for (const Shape& shape : kShapes) {
@@ -652,9 +619,8 @@ BOOST_AUTO_TEST_CASE(weightsOnlyWithSpecialValues, *needsDevice()) {
   internal::lower(host);
   DeviceCase<float> d(c);
   ours::runInt8WeightOnlyDecode(d.product, context);
-  context.synchronize();
   Dense<float> y = c.y;
-  y.storage = d.y.get();
+  y.storage = d.y.toHost(context);
   for (Index i = 0; i < 6; ++i) {
     for (Index j = 0; j < 32; ++j) {
       double size = 0;
@@ -673,8 +639,8 @@ BOOST_AUTO_TEST_CASE(integerProducts, *needsDevice()) {
     for (const bool colMajor : {false, true}) {
       const Weights a(s.m, s.k, colMajor ? 0 : 16, 0, random), b(s.n, s.k, 0, colMajor ? 1 : 0, random);
       std::vector<std::int32_t> expected(static_cast<std::size_t>(s.m * s.n), -1);
-      const OnDevice<std::int8_t> aThere(a.codes), bThere(b.codes);
-      const OnDevice<std::int32_t> cThere(expected);
+      const DeviceArray<std::int8_t> aThere(a.codes), bThere(b.codes);
+      const DeviceArray<std::int32_t> cThere(expected);
       Int8Product p;
       p.a = a.codes.data() + a.offset;
       p.aStride = a.stride;
@@ -691,8 +657,7 @@ BOOST_AUTO_TEST_CASE(integerProducts, *needsDevice()) {
       p.b = bThere.data() + b.offset;
       p.c = cThere.data();
       ours::int8Gemm(p, context);
-      context.synchronize();
-      BOOST_TEST((cThere.get() == expected), "int8Gemm: m " << s.m << " n " << s.n << " k " << s.k);
+      BOOST_TEST((cThere.toHost(context) == expected), "int8Gemm: m " << s.m << " n " << s.n << " k " << s.k);
     }
   }
 }
@@ -701,10 +666,9 @@ BOOST_AUTO_TEST_CASE(codesAreTransposedAndPadded, *needsDevice()) {
   Context context;
   Random random(4);
   const Weights a(37, 21, 2, 1, random);
-  const OnDevice<std::int8_t> there(a.codes), out(std::vector<std::int8_t>(24 * 48, 9));
+  const DeviceArray<std::int8_t> there(a.codes), out(std::vector<std::int8_t>(24 * 48, 9));
   copyCodes(there.data() + a.offset, 1, a.stride, a.cols, a.rows, out.data(), 24, 48, context);
-  context.synchronize();
-  const auto found = out.get();
+  const auto found = out.toHost(context);
   bool right = true;
   for (Index i = 0; i < 24; ++i) {
     for (Index j = 0; j < 48; ++j) {

@@ -37,15 +37,13 @@ class DeviceArray {
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
-  T* data() { return reinterpret_cast<T*>(m_memory + kGuard); }
+  T* data() const { return reinterpret_cast<T*>(m_memory + kGuard); }
   std::size_t size() const { return m_size; }
 
-  /** \a values are as many as the array's. A copy from pageable memory may return before the device has it. */
+  /** \a values are as many as the array's. */
   void upload(const std::vector<T>& values) {
     requireCuda(cudaMemcpy(data(), values.data(), bytes(), cudaMemcpyHostToDevice), "upload");
-    requireCuda(cudaDeviceSynchronize(),
-                "cudaDeviceSynchronize");  // a copy from pageable memory may still be under way
-    requireCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // it may return before pageable memory has arrived
+    // From pageable memory the copy may still be under way, and contexts' streams do not wait for it.
     requireCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
