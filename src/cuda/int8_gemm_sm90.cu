@@ -140,10 +140,10 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
   }
 }
 
-/** Waits for all threads of the cluster. */
-__device__ __forceinline__ void syncBlocks(const WgmmaArgs& a) {
+/** Waits for all threads of the cluster, whose barriers are initialised then. */
+__device__ __forceinline__ void meetBlocks(const WgmmaArgs& a) {
   if (a.blocks > 1) {
-    ptx::syncCluster();
+    ptx::meetCluster();
   } else {
     __syncthreads();
   }
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     ptx::fenceBarrierInit();
   }
-  syncBlocks(a);
+  meetBlocks(a);
   ptx::allowNextKernel();
   ptx::waitForLastKernel();
   // Registers: 168 a thread at the start; 128·40 + 256·232 fit in 65536.
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::takeRegisters<232>();
     consume<T, kTileQ, kFinish>(a, shared);
   }
-  if (a.blocks > 1) ptx::syncCluster();  // the other block neither arrives nor copies here any more
+  if (a.blocks > 1) ptx::meetCluster();  // the other block neither arrives nor copies here any more
 }
 
 /** Whether pairs of elements along rows may be loaded at once, from even columns on. */

@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     ptx::syncCluster();  // the sums of all shares are there, and the outliers
     finish<kTokens>(a, task, shared);
   }
-  ptx::syncCluster();  // no other block reads this one's memory any more
+  ptx::meetCluster();  // no other block reads this one's memory any more
 }
 
 /** Blocks a cluster: as many as find room on the device together. Twice as many blocks as multiprocessors do not

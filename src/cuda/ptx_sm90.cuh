@@ -21,22 +21,25 @@ __device__ __forceinline__ void initBarrier(std::uint32_t barrier, int arrivals)
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-/** Initialised barriers become visible to the asynchronous proxy, by which copies arrive at them. */
+/** Initialised barriers become visible to the cluster and to the asynchronous proxy, by which copies arrive at them. Of
+ * shared memory alone: a fence of all proxies' memory waits for the device's. */
 __device__ __forceinline__ void fenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 __device__ __forceinline__ void arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-/** Arrives at the barrier that lies at this address in block \a rank of the cluster. */
+/** Arrives at the barrier that lies at this address in block \a rank of the cluster, after reads that are over: of
+ * products that have been waited for. Release of the block's scope, as by default: that of the cluster is a fence of
+ * the whole device's memory, which in int8.wgmma cost a third to half of the time. */
 __device__ __forceinline__ void arriveAtBlock(std::uint32_t barrier, int rank) {
   asm volatile(
       "{\n.reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
       "r"(rank)
       : "memory");
 }
@@ -137,6 +140,12 @@ __device__ __forceinline__ int clusterRank() {
 /** Waits for all threads of the cluster; what they wrote before is visible behind it. */
 __device__ __forceinline__ void syncCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/** The same, but that writes need not be visible: barriers behind fenceBarrierInit() are, and reads are over. Without
+ * the fence of the whole device's memory that syncCluster() is. */
+__device__ __forceinline__ void meetCluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 /** 16 bytes of the shared memory of block \a rank of the cluster. \a address  as in this block's. Other loads may pass
