@@ -24,9 +24,9 @@ __device__ __forceinline__ void loadStatistics(const StreamArgs& a, const Task& 
 
 static_assert(markChunks(kMostTokens) == 1, "list() looks at one chunk");
 
-/** Lists the first outliers, by a warp. \returns how many of all have been listed */
+/** Lists the first outliers, by a warp. */
 template <int kTokens>
-__device__ __forceinline__ int list(const StreamArgs& a, Outliers<kTokens>& to) {
+__device__ __forceinline__ void list(const StreamArgs& a, Outliers<kTokens>& to) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   int count = 0;
   if (a.marks) {
@@ -39,8 +39,6 @@ __device__ __forceinline__ int list(const StreamArgs& a, Outliers<kTokens>& to) 
     for (int o = lane; o < min(count, kMostGathered); o += 32) to.columns[o] = a.p.activations.outliers[o];
   }
   if (lane == 0) to.count = count;
-  __syncwarp();
-  return min(count, kMostGathered);
 }
 
 // Loads of a batch go out together only where no branch stands between them: what is not there is read elsewhere and
@@ -82,10 +80,16 @@ class Watcher {
   __device__ __forceinline__ Watcher(const StreamArgs& a, const Task& task, SharedMemory<kTokens>& shared)
       : m_args(a), m_task(task), m_shared(shared), m_early(min(kStages, task.steps)) {}
 
-  /** Hands back the first stages, which the copying thread may already fill. */
+  /** Hands back the first stages, each when it has come: only of one that is known to have come does the parity tell
+   * whether the next is there. */
   __device__ __forceinline__ void skipFirstStages() {
-    if (threadIdx.x % 32 != 0) return;
-    for (int s = 0; s < m_early; ++s) ptx::arrive(ptx::sharedAddress(&m_shared.empty[s]));
+    if (threadIdx.x % 32 == 0) {
+      for (int s = 0; s < m_early; ++s) {
+        ptx::wait(ptx::sharedAddress(&m_shared.full[s]), 0);
+        ptx::arrive(ptx::sharedAddress(&m_shared.empty[s]));
+      }
+    }
+    __syncwarp();
   }
 
   /** \param count  of columns listed */
@@ -136,25 +140,29 @@ class Watcher {
   const int m_early;
 };
 
-/** The helping warps. One lists outliers and watches W, the others bring statistics and X. */
+/** The helping warps. One watches W, one lists outliers, one brings statistics; these two then bring X. */
 template <int kTokens>
 __device__ __forceinline__ void help(const StreamArgs& a, const Task& task, SharedMemory<kTokens>& shared) {
   const int helper = static_cast<int>(threadIdx.x) - (kThreads - kHelpers), others = kHelpers - 32;
+  const bool lists = hasOutliers(a);
   Outliers<kTokens>& to = shared.outliers;
   if (helper < 32) {
-    if (!hasOutliers(a)) return;
+    if (!lists) return;
     Watcher<kTokens> watcher(a, task, shared);
     watcher.skipFirstStages();
-    ptx::waitForLastKernel();
-    const int count = list(a, to);
-    ptx::arriveThreads(kHelpersBarrier, kHelpers);
-    watcher.watch(count);
+    ptx::syncThreads(kHelpersBarrier, kHelpers);
+    watcher.watch(min(to.count, kMostGathered));
     ptx::syncThreads(kConsumersBarrier, kConsumers + 32);
     return;
   }
   ptx::waitForLastKernel();
-  loadStatistics(a, task, helper - 32, others, shared);
-  if (!hasOutliers(a)) return;
+  if (lists && helper < 64) {
+    list(a, to);
+  } else {
+    const int begin = lists ? 64 : 32;
+    loadStatistics(a, task, helper - begin, kHelpers - begin, shared);
+  }
+  if (!lists) return;
   ptx::syncThreads(kHelpersBarrier, kHelpers);
   const int count = min(to.count, kMostGathered);
   if (count == 0) return;
