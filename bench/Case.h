@@ -4,6 +4,7 @@
 #define EIGENQ_BENCH_CASE_H
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 
 #include <eigen_q/Cuda>
@@ -46,6 +47,13 @@ class Case {
   virtual ~Case() = default;
   /** The operands of calls with \a m rows of X; quantisers have none. */
   virtual void setRows(Index m) = 0;
+  /** Quantised products: that row of the device's table computes them from here on, though another were faster.
+   * Throws std::invalid_argument for what is no row. */
+  virtual void setLowering(const std::string& name) {
+    throw std::invalid_argument(name + " is for quantised products");
+  }
+  /** Why the row of setLowering() does not take the product; null where it does. */
+  virtual const char* refusal() { return nullptr; }
   virtual int copies() const = 0;
   virtual void call(int copy) = 0;
   virtual Work work() const = 0;

@@ -13,7 +13,8 @@ namespace bench {
 struct Options {
   std::vector<std::string> kernels;  // none: all
   std::vector<Shape> shapes;
-  std::vector<Index> rows;  // of X
+  std::vector<Index> rows;             // of X
+  std::vector<std::string> lowerings;  // that compute quantised products, one after another; none: as the table chooses
   ScalarType scalar = ScalarType::kBFloat16;
   double budget = 30e-3;  // seconds of samples a cell
   bool quick = false;

@@ -145,16 +145,22 @@ class Benchmark {
     if (spec.kind == Kind::kAdapter) return runCell(spec, shape, kAdapterRows, *test);
     if (spec.kind != Kind::kProduct) return runCell(spec, shape, 0, *test);
     for (const Index m : m_options.rows) {
-      if (!spec.eager || m <= kMostEagerRows) runCell(spec, shape, m, *test);
+      if (spec.eager && m > kMostEagerRows) continue;
+      if (m_options.lowerings.empty()) runCell(spec, shape, m, *test);
+      for (const std::string& name : m_options.lowerings) {
+        test->setLowering(name);
+        runCell(spec, shape, m, *test, name.c_str());
+      }
     }
   }
 
-  void runCell(const KernelSpec& spec, const Shape& shape, Index m, Case& test) {
+  /** \param lowering  the row that computes the product; null: as the table chooses */
+  void runCell(const KernelSpec& spec, const Shape& shape, Index m, Case& test, const char* lowering = nullptr) {
     ordered_json cell = {{"kernel", spec.name}, {"n", shape.n}, {"k", shape.k}, {"m", m}};
     std::printf("%-23s %5td x %5td  m %4td ", spec.name, shape.n, shape.k, m);
     std::fflush(stdout);
     try {
-      measure(spec, m, test, cell);
+      measure(spec, m, test, lowering, cell);
     } catch (const CudaOutOfMemory& e) {
       fail(e.what(), cell);
     } catch (const CudaError& e) {
@@ -165,9 +171,10 @@ class Benchmark {
     m_cells.push_back(cell);
   }
 
-  void measure(const KernelSpec& spec, Index m, Case& test, ordered_json& cell) {
+  void measure(const KernelSpec& spec, Index m, Case& test, const char* lowering, ordered_json& cell) {
     test.setRows(m);
-    const KernelName kernel;
+    if (const char* const why = test.refusal()) return skip(lowering, why, cell);
+    const KernelName chosen;
     const auto call = [&test](int copy) { test.call(copy); };
     Timing timing;
     if (spec.eager) {
@@ -181,9 +188,10 @@ class Benchmark {
       timer.replayOnce();
     }
     const std::string wrong = test.checkResult();
-    cell["path"] = kernel.name();
-    if (wrong.empty()) return report(kernel.name(), timing, test.work(), cell);
-    fail((kernel.name() + (": " + wrong)).c_str(), cell);
+    const char* const kernel = lowering ? lowering : chosen.name();
+    cell["path"] = kernel;
+    if (wrong.empty()) return report(kernel, timing, test.work(), cell);
+    fail((kernel + (": " + wrong)).c_str(), cell);
   }
 
   void report(const char* kernel, const Timing& t, const Work& work, ordered_json& cell) {
@@ -196,6 +204,13 @@ class Benchmark {
     cell["spread_us"] = 1e6 * t.spread;
     cell["samples"] = t.samples;
     cell["limit_us"] = 1e6 * limit;
+  }
+
+  void skip(const char* lowering, const char* why, ordered_json& cell) {
+    std::printf("%-22s | refused: %s\n", lowering, why);
+    std::fflush(stdout);
+    cell["path"] = lowering;
+    cell["refused"] = why;
   }
 
   void fail(const char* why, ordered_json& cell) {

@@ -53,6 +53,8 @@ void set(Options& o, const std::string& name, const std::string& value) {
     for (const std::string& shape : split(value, ',')) o.shapes.push_back(shapeOf(shape));
   } else if (name == "--m") {
     for (const std::string& m : split(value, ',')) o.rows.push_back(positive(m));
+  } else if (name == "--lowering") {
+    o.lowerings = split(value, ',');
   } else if (name == "--scalar") {
     o.scalar = scalarOf(value);
   } else if (name == "--budget") {
@@ -116,7 +118,7 @@ Options parseOptions(int argc, const char* const* argv) {
 
 const char* usage() {
   return "usage: eigenq_bench_gpu [--quick] [--kernel NAME,...] [--shape NxK,...] [--m M,...] [--json FILE]\n"
-         "                        [--scalar bf16|half|float] [--budget MILLISECONDS]\n"
+         "                        [--scalar bf16|half|float] [--budget MILLISECONDS] [--lowering NAME,...]\n"
          "                        [--bf16-tflops X] [--int8-tops X] [--float-tflops X]\n";
 }
 

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include <src/cuda/check.h>
+#include <src/cuda/device_lowering.h>
+#include <src/cuda/fourbit_gemm.h>
 
 #include "DeviceData.h"
 
@@ -17,6 +19,20 @@ namespace {
 using Format = KernelSpec::Format;
 using gpu::DeviceMatrix;
 using gpu::DeviceQuantizedView;
+using internal::QuantizedProduct;
+using Row = gpu::internal::DeviceLowering<QuantizedProduct>;
+
+/** A row of the device's table. wgmma.team takes here what it declines there for being no faster than slabs. */
+const Row& rowNamed(const std::string& name) {
+  static constexpr Row kTeam = {"wgmma.team", gpu::internal::refuseFourBitGemmAtAll, gpu::internal::runFourBitGemm};
+  if (name == kTeam.name) return kTeam;
+  std::string known;
+  for (const Row& row : gpu::internal::deviceLowerings()) {
+    if (name == row.name) return row;
+    known += std::string(" ") + row.name;
+  }
+  throw std::invalid_argument("unknown lowering " + name + ", expected one of" + known);
+}
 
 /** Quantised copies of random weights, different ones, and the first as the host decodes it. */
 class Weights {
@@ -119,6 +135,15 @@ class ProductCase : public Case {
 
   virtual double weight(Index i, Index j) const = 0;
 
+  QuantizedProduct productWith(const DeviceQuantizedView& w) {
+    QuantizedProduct p;
+    p.x = m_x.view().dense();
+    p.w = w.operand().view.weights;
+    p.transposed = !m_spec.backward;
+    p.y = m_y.view().mutableDense();
+    return p;
+  }
+
   template <typename W>
   void multiply(const W& w) {
     if (m_spec.backward) {
@@ -164,12 +189,20 @@ class QuantizedProductCase : public ProductCase<Scalar> {
   QuantizedProductCase(const KernelSpec& spec, const Shape& shape, gpu::Context& context)
       : ProductCase<Scalar>(spec, shape, context), m_weights(spec, shape, this->copies(), context) {}
 
-  void call(int copy) override { this->multiply(m_weights[copy]); }
+  void setLowering(const std::string& name) override { m_row = &rowNamed(name); }
+  const char* refusal() override {
+    return m_row ? m_row->refuse(this->productWith(m_weights[0]), this->m_context) : nullptr;
+  }
+  void call(int copy) override {
+    if (m_row) return m_row->run(this->productWith(m_weights[copy]), this->m_context);
+    this->multiply(m_weights[copy]);
+  }
 
  private:
   double weight(Index i, Index j) const override { return m_weights.coeff(i, j); }
 
   Weights m_weights;
+  const Row* m_row = nullptr;  // null: the table chooses
 };
 
 /** The control: the library's dense product, cuBLASLt with a measured plan. */

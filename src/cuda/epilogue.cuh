@@ -70,16 +70,19 @@ __device__ __forceinline__ float2 columnBiases(const Epilogue& e, Index j) {
 
 /** y(i, j) and y(i, j + 1) of 16 bits from their accumulators and biases, where storesPairs(). */
 template <typename T>
-__device__ __forceinline__ void storePair(const DenseView& y, const Epilogue& e, float2 acc, float2 bias, Index i,
-                                          Index j) {
+__device__ __forceinline__ std::uint32_t pairOf(const Epilogue& e, float2 acc, float2 bias, Index i, Index j) {
   float residual[2] = {0, 0};
   if (e.residual.data) {
     const T* const from = static_cast<const T*>(e.residual.data) + i * e.residual.rowStride + j * e.residual.colStride;
     residual[0] = toFloat(from[0]);
     residual[1] = toFloat(from[e.residual.colStride]);
   }
-  *reinterpret_cast<std::uint32_t*>(static_cast<T*>(y.data) + i * y.rowStride + j) =
-      packPair<T>(affine(e, acc.x, bias.x, residual[0]), affine(e, acc.y, bias.y, residual[1]));
+  return packPair<T>(affine(e, acc.x, bias.x, residual[0]), affine(e, acc.y, bias.y, residual[1]));
+}
+template <typename T>
+__device__ __forceinline__ void storePair(const DenseView& y, const Epilogue& e, float2 acc, float2 bias, Index i,
+                                          Index j) {
+  *reinterpret_cast<std::uint32_t*>(static_cast<T*>(y.data) + i * y.rowStride + j) = pairOf<T>(e, acc, bias, i, j);
 }
 
 template <typename T>

@@ -5,6 +5,7 @@
 #include "device_lowering.h"
 #include "fourbit_backward.h"
 #include "fourbit_decode.h"
+#include "fourbit_gemm.h"
 #include "fourbit_rows.h"
 #include "fourbit_wgmma.h"
 #include "int8_product.h"
@@ -39,6 +40,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"simt.decode", refuseFourBitDecodeSimt, runFourBitDecodeSimt},
     {"wgmma.backward", refuseFourBitBackward, runFourBitBackward},
     {"wgmma.decode", refuseFourBitWgmma, runFourBitWgmma},
+    {"wgmma.team", refuseFourBitGemm, runFourBitGemm},
     {"int8.stream", refuseInt8Stream, runInt8Stream},
     {"int8.decode.fused", refuseInt8DecodeFused, runInt8DecodeFused},
     {"int8.decode", refuseInt8Decode, runInt8Decode},

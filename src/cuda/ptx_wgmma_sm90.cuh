@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// wgmma on 16-bit values with A in registers, for every width that the kernels use, and what goes with it.
+// wgmma on 16-bit values for every width that the kernels use, A in registers or in shared memory, and what goes with
+// it.
 #ifndef EIGENQ_CUDA_PTX_WGMMA_SM90_CUH
 #define EIGENQ_CUDA_PTX_WGMMA_SM90_CUH
 
@@ -65,6 +66,20 @@ EIGENQ_WGMMAS(128, "m64n256k16", EIGENQ_NAMES_128, EIGENQ_LIST(EIGENQ_SUMS_64(0)
 #undef EIGENQ_WGMMAS
 #undef EIGENQ_WGMMA
 #undef EIGENQ_LIST
+
+/** The same with a in shared memory, 64×16 and by rows along k, or along its columns where \a kColumns. */
+#define EIGENQ_WGMMA_SHARED(kType, T)                                                                            \
+  template <bool kColumns>                                                                                       \
+  __device__ __forceinline__ void wgmmaShared(float(&d)[128], std::uint64_t a, std::uint64_t b, bool accumulate, \
+                                              TypeTag<T>) {                                                      \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32." kType \
+                 "." kType " {" EIGENQ_NAMES_128 "}, %128, %129, p, 1, 1, %131, 0;\n}"                           \
+                 : EIGENQ_SUMS_64(0), EIGENQ_SUMS_64(64)                                                         \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kColumns ? 1 : 0));                    \
+  }
+EIGENQ_WGMMA_SHARED("bf16", __nv_bfloat16)
+EIGENQ_WGMMA_SHARED("f16", __half)
+#undef EIGENQ_WGMMA_SHARED
 
 /** What was computed by wgmma is in the registers from here on: no use of them moves before this. */
 template <int kCount>

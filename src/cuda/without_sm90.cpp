@@ -2,6 +2,7 @@
 // What stands for the files *_sm90.cu in builds without code for Hopper.
 #include "fourbit_backward.h"
 #include "fourbit_decode.h"
+#include "fourbit_gemm.h"
 #include "fourbit_rows.h"
 #include "fourbit_wgmma.h"
 #include "int8_kernels.h"
@@ -26,6 +27,9 @@ const char* refuseFourBitWgmma(const QuantizedProduct&, const Context&) { return
 void runFourBitWgmma(const QuantizedProduct&, Context&) { runNothing(); }
 const char* refuseFourBitBackward(const QuantizedProduct&, const Context&) { return kNoCode; }
 void runFourBitBackward(const QuantizedProduct&, Context&) { runNothing(); }
+const char* refuseFourBitGemmAtAll(const QuantizedProduct&, const Context&) { return kNoCode; }
+const char* refuseFourBitGemm(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runFourBitGemm(const QuantizedProduct&, Context&) { runNothing(); }
 
 const char* refuseDecomposedStream(const DeviceDecomposedProduct&, const Context&) { return kNoCode; }
 void runDecomposedStream(const DeviceDecomposedProduct&, Context&) { runNothing(); }

@@ -9,6 +9,7 @@
 #include <eigen_q/src/gpu/Graph.h>
 #include <src/cuda/context_state.h>
 #include <src/cuda/device_lowering.h>
+#include <src/cuda/fourbit_gemm.h>
 #include <src/cuda/plan_cache.h>
 
 #include "Device.h"
@@ -124,7 +125,8 @@ Exact exactOf(const WeightView& w, bool transposed, Operand& x, const Shape& s) 
 }
 
 void checkQuantized(const Weights& w, bool transposed, const Shape& s, ScalarType scalar, const Place (&places)[3],
-                    const EpilogueCase& c, Context& context, Counts& counts) {
+                    const EpilogueCase& c, Context& context, Counts& counts,
+                    const LoweringTable<DeviceLowering<QuantizedProduct>>& table = deviceLowerings()) {
   Operand x(s.m, s.k, places[0], scalar, 1, context);
   const ResultOperands r(s.m, s.n, places[1], places[2], scalar, context);
   const auto productOn = [&](const DenseView& y, const internal::Epilogue& e) {
@@ -136,7 +138,7 @@ void checkQuantized(const Weights& w, bool transposed, const Shape& s, ScalarTyp
     p.epilogue = e;
     return p;
   };
-  checkTable(deviceLowerings(), productOn, exactOf(w.host, transposed, x, s), r, c, scalar, s.k, context,
+  checkTable(table, productOn, exactOf(w.host, transposed, x, s), r, c, scalar, s.k, context,
              describe(s, scalar) + (transposed ? "" : ", W as it is"), counts);
 }
 
@@ -163,6 +165,14 @@ void sweep(const WeightView& whole, Context& context, Counts& counts) {
       }
     }
   }
+}
+
+constexpr DeviceLowering<QuantizedProduct> kTeam[] = {
+    {"wgmma.team", gpu::internal::refuseFourBitGemmAtAll, gpu::internal::runFourBitGemm}};
+
+/** Whether there is wgmma.team at all: in this build, for this device. */
+bool hasTeams(const Context& context) {
+  return EIGENQ_TEST_HAVE_SM90A && context.properties().major == 9 && context.properties().minor == 0;
 }
 
 }  // namespace
@@ -290,6 +300,103 @@ BOOST_AUTO_TEST_CASE(largeWeightsAreDecodedBySlabs) {
                      epilogueCases()[epilogue], context, counts);
   }
   expectRuns(counts, {"dequantize+cublaslt"});
+}
+
+// wgmma.team where the table would not ask it: around its tiles of 256 tokens and of 256 rows or columns of W in halves
+// of 128, steps of 64; fewer steps than a team has members, more than its ring; tokens for teams of 1, 2, 4 and 8
+// clusters, several tiles a team; rows of Y that the copy engine writes and others; windows.
+BOOST_AUTO_TEST_CASE(teamsOfManyRows) {
+  Context context;
+  struct Case {
+    Index rows, cols;  // of W
+    Index m;
+  };
+  const Case cases[] = {{1, 64, 1},     {129, 192, 255},  {257, 320, 257}, {130, 2304, 300}, {2241, 128, 65},
+                        {8500, 64, 70}, {72, 4480, 1100}, {40, 64, 4097},  {333, 448, 2050}};
+  const std::vector<EpilogueCase> epilogues = epilogueCases();
+  Counts counts;
+  std::size_t round = 0;
+  for (const Case& c : cases) {
+    const MatrixXf values = MatrixXf::Random(c.rows + 2, c.cols + 64);
+    const NF4Matrix nf4(values);
+    const FP4Matrix fp4(values, 128, Statistics::kNested);
+    for (const WeightView& whole : {nf4.quantizedView().weights, fp4.quantizedView().weights}) {
+      const DeviceWeights onDevice(whole, context);
+      const Weights w = {whole.window(1, 64, c.rows, c.cols), onDevice.view().window(1, 64, c.rows, c.cols)};
+      for (const bool transposed : {true, false}) {
+        const Shape s = {c.m, transposed ? c.rows : c.cols, transposed ? c.cols : c.rows};
+        const ScalarType scalar = round % 2 ? ScalarType::kHalf : ScalarType::kBFloat16;
+        const Place places[] = {kPlaces[round % 3 ? 0 : round % 6], kPlaces[round % 5 ? 0 : round % 6],
+                                kPlaces[round / 2 % 6]};
+        checkQuantized(w, transposed, s, scalar, places, epilogues[round * 3 % epilogues.size()], context, counts,
+                       {std::begin(kTeam), std::end(kTeam)});
+        ++round;
+      }
+    }
+  }
+  if (hasTeams(context)) BOOST_TEST(counts["wgmma.team"].first == static_cast<int>(round));
+}
+
+// What doc/perf.md records of an H200, by shapes alone: no memory is read.
+BOOST_AUTO_TEST_CASE(teamsAreAskedWhereTheyWereFaster) {
+  const Context context;
+  if (!hasTeams(context) || context.multiprocessors() != 132) return;
+  const auto asked = [&](Index n, Index k, bool transposed, Index m) {
+    QuantizedProduct p;
+    p.w = WeightView::fourBit(nullptr, n, k, nullptr, {}, 6);
+    p.transposed = transposed;
+    const Index depth = transposed ? k : n, width = transposed ? n : k;
+    p.x = {nullptr, ScalarType::kBFloat16, m, depth, depth, 1};
+    p.y = {nullptr, ScalarType::kBFloat16, m, width, width, 1};
+    return gpu::internal::refuseFourBitGemm(p, context) == nullptr;
+  };
+  BOOST_TEST(asked(8192, 8192, true, 2048));
+  BOOST_TEST(asked(16384, 8192, true, 2048), "longer than that");
+  BOOST_TEST(!asked(8192, 8192, true, 2049), "more rows than were measured");
+  BOOST_TEST(!asked(8192, 8192, true, 1500), "teams of 4 were not faster forward, and a quarter of a tile is empty");
+  BOOST_TEST(!asked(8192, 8192, true, 1024), "not measured: wgmma.decode's");
+  BOOST_TEST(!asked(4096, 4096, true, 2048), "0.98 times as fast");
+  BOOST_TEST(!asked(11008, 4096, true, 2048), "0.96 times: 43 tiles for 8 teams");
+  BOOST_TEST(asked(4096, 11008, false, 2048), "1.05 times: 43 tiles again");
+  BOOST_TEST(asked(14336, 4096, false, 1024));
+  BOOST_TEST(!asked(11008, 4096, false, 1024), "1.00 times");
+  BOOST_TEST(!asked(8192, 8192, true, 0));
+}
+
+// Each product takes nearly all multiprocessors and its blocks wait for one another, so that two of them must not have
+// half of the device each; counters start from zero in every replay of a graph.
+BOOST_AUTO_TEST_CASE(teamsOfSeveralStreamsAndOfGraphs) {
+  Context first, second;
+  if (!hasTeams(first)) return;
+  const Index m = 2048, n = 2048, k = 256;
+  const NF4Matrix host(MatrixXf::Random(n, k));
+  const DeviceWeights w(host.quantizedView().weights, first);
+  const Operand x(m, k, {}, ScalarType::kHalf, 1, first);
+  const std::vector<unsigned char> nan(static_cast<std::size_t>(2 * m * n), 0xff);
+  const DeviceBytes once(nan.data(), nan.size(), first), ours(nan.data(), nan.size(), first),
+      theirs(nan.data(), nan.size(), second);
+  const auto queue = [&](const DeviceBytes& y, Context& context) {
+    QuantizedProduct p;
+    p.x = constant(x.device());
+    p.w = w.view();
+    p.y = {y.data(), ScalarType::kHalf, m, n, n, 1};
+    BOOST_REQUIRE(kTeam[0].refuse(p, context) == nullptr);
+    kTeam[0].run(p, context);
+  };
+  queue(once, first);
+  const std::vector<unsigned char> expected = once.toHost();
+  for (int i = 0; i < 20; ++i) {
+    queue(ours, first);
+    queue(theirs, second);
+  }
+  BOOST_TEST((ours.toHost() == expected));
+  BOOST_TEST((theirs.toHost() == expected));
+  gpu::Graph graph(first, [&] { queue(ours, first); });
+  for (int replay = 0; replay < 2; ++replay) {
+    ours.set(nan);
+    graph.launch();
+    BOOST_TEST((ours.toHost() == expected));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(theTableIsAskedAndTellsItsObserver) {
