@@ -96,9 +96,9 @@ class Case {
 
   Frame& x() { return m_x; }
 
-  /** Runs every kernel that takes it, twice. \a epilogue  bias and residual say only whether there is one */
+  /** Runs every kernel that takes it, twice. There is always memory for a bias: the axis alone says whether it counts.
+   * \a epilogue  the residual says only whether there is one */
   void check(const std::string& what, Epilogue epilogue, Counts& counts) {
-    const bool hasBias = epilogue.biasAxis != internal::BiasAxis::kNone;
     const bool hasResidual = epilogue.residual.data != nullptr;
     Frame expected = m_start;
     QuantizedProduct p;
@@ -106,7 +106,7 @@ class Case {
     p.w = m_hostW;
     p.y = expected.view();
     epilogue.biasStride = m_bias.view().colStride;
-    epilogue.bias = hasBias ? m_bias.view().data : nullptr;
+    epilogue.bias = m_bias.view().data;
     if (hasResidual) epilogue.residual = constant(p.y);
     p.epilogue = epilogue;
     const internal::Lowering* const reference = internal::hostLowerings().end() - 1;
@@ -121,7 +121,7 @@ class Case {
       bool refused = false;
       for (const DeviceBytes* result : {&first, &second}) {
         p.y = m_start.viewAt(result->data());
-        if (hasBias) p.epilogue.bias = m_bias.viewAt(m_deviceBias.data()).data;
+        p.epilogue.bias = m_bias.viewAt(m_deviceBias.data()).data;
         if (hasResidual) p.epilogue.residual = constant(p.y);
         refused = row.lowering.refuse(p, m_context) != nullptr;
         if (!refused) row.lowering.run(p, m_context);
