@@ -112,12 +112,12 @@ Json decode(const std::string& shape, Index tokens) {
           {"peak_gib", usedGiB() - before}};
 }
 
-/** Greedy steps alone, from an empty cache, with the blocks of the model as one kernel where that is for them. */
-Json decodeFused(const std::string& shape, Index tokens) {
+/** Greedy steps alone, from an empty cache, with the blocks of the model as one kernel or op by op. */
+Json decodeSteps(const std::string& kind, const std::string& shape, Index tokens) {
   RepeatedWeights source(configOf(shape));
   Model model(source);
   Model::Cache cache(model.config(), 1, kPromptTokens + tokens);
-  llm::internal::DecodeStep<bfloat16, ad::Device> step(model, cache, /*fuseBlocks=*/true);
+  llm::internal::DecodeStep<bfloat16, ad::Device> step(model, cache, kind == "decode-fused");
   std::vector<double> rates;
   for (int i = 0; i <= kTimedGenerations; ++i) {
     cache.clear();
@@ -131,7 +131,7 @@ Json decodeFused(const std::string& shape, Index tokens) {
     if (i > 0)
       rates.push_back(static_cast<double>(tokens) / (seconds() - start));  // the first makes plans and the graph
   }
-  return {{"kind", "decode-fused"}, {"shape", shape}, {"tokens", tokens}, {"tokens_per_second", median(rates)}};
+  return {{"kind", kind}, {"shape", shape}, {"tokens", tokens}, {"tokens_per_second", median(rates)}};
 }
 
 Json finetune(const std::string& shape, Index sequences, bool checkpointing, int steps) {
@@ -215,10 +215,11 @@ Options parse(int argc, char** argv) {
 Json run(const Options& o) {
   const Index sequences = o.shape == "1B" ? 8 : 4;
   if (o.work == "decode") return decode(o.shape, o.tokens);
-  if (o.work == "decode-fused") return decodeFused(o.shape, o.tokens);
+  if (o.work == "decode-fused" || o.work == "decode-ops") return decodeSteps(o.work, o.shape, o.tokens);
   if (o.work == "finetune") return finetune(o.shape, sequences, /*checkpointing=*/false, o.steps);
   if (o.work == "finetune-checkpointed") return finetune(o.shape, sequences, /*checkpointing=*/true, o.steps);
-  throw std::invalid_argument("expected work decode, decode-fused, finetune or finetune-checkpointed, found " + o.work);
+  throw std::invalid_argument(
+      "expected work decode, decode-fused, decode-ops, finetune or finetune-checkpointed, found " + o.work);
 }
 
 }  // namespace

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <iterator>
+#include <string>
 
 #include <eigen_q/src/gpu/DeviceMemory.h>
 
+#include "../lowering_log.h"
 #include "alignment.h"
 #include "context_state.h"
 #include "fourbit_operands.h"
@@ -15,6 +18,31 @@
 namespace EigenQ {
 namespace gpu {
 namespace internal {
+namespace {
+
+/** A way to run blocks, as logChoice() wants it: asked with the reason that was found. */
+struct Way {
+  const char* name;
+  const char* (*refuse)(const char* const& refusal);
+};
+constexpr Way kWays[] = {{"decoder.sm90", [](const char* const& refusal) { return refusal; }},
+                         {"op by op", [](const char* const&) -> const char* { return nullptr; }}};
+
+/** "cuda: 16 blocks of 2048/8192, 32/8 heads of 64, 1 sequence (bfloat16)" */
+std::string describe(const Decoder& d) {
+  return "cuda: " + std::to_string(d.blocks.size()) + " blocks of " + std::to_string(d.hidden) + "/" +
+         std::to_string(d.ffn) + ", " + std::to_string(d.heads) + "/" + std::to_string(d.kvHeads) + " heads of " +
+         std::to_string(d.headDim) + ", " + std::to_string(d.sequences) +
+         (d.sequences == 1 ? " sequence (" : " sequences (") + EigenQ::internal::nameOf(d.scalar) + ")";
+}
+
+}  // namespace
+
+void logDecoder(const Decoder& d, const char* refusal) {
+  if (!EigenQ::internal::logsLowerings()) return;
+  const EigenQ::internal::LoweringTable<Way> ways = {std::begin(kWays), std::end(kWays)};
+  EigenQ::internal::logChoice(describe(d), ways, EigenQ::internal::firstWilling(ways, refusal), refusal);
+}
 
 #ifdef EIGENQ_HAVE_SM90A
 namespace {
@@ -123,15 +151,13 @@ Problem problemOf(const Decoder& d) {
   return p;
 }
 
-BlockData dataOf(const DecoderBlock& block, Context& context) {
+BlockData dataOf(const DecoderBlock& block) {
   BlockData data{};
   data.gains[0] = block.attentionGain.data;
   data.gains[1] = block.ffnGain.data;
   for (int m = 0; m < kDecoderMatrices; ++m) {
     data.biases[m] = block.biases[m].data;
-    const AbsmaxView& absmax = block.weights[m].absmax;
-    data.absmax2[m] = absmax.absmax2;
-    if (absmax.offsetAt) download(&data.offset[m], absmax.offsetAt, sizeof(float), context);
+    data.absmax2[m] = block.weights[m].absmax.absmax2;
   }
   data.keys = block.keys.data;
   data.values = block.values.data;
@@ -175,6 +201,8 @@ const char* refuseDecoder(const Decoder& d, Context& context) {
     for (const WeightView& w : block.weights)
       if (const char* why = refuseWeight(w, d.blocks[0].weights[0])) return why;
   }
+  if (!fits(d.scalar, !d.blocks[0].weights[0].absmax.plain, context))
+    return "a multiprocessor has no room for a block of the kernel";
   return haveOneTable(d, context) ? nullptr : "weights differ in their tables";
 }
 
@@ -186,12 +214,15 @@ DecoderKernel::DecoderKernel(const Decoder& d, Context& context) : m_state(std::
   Problem& p = s.problem;
   std::vector<BlockMaps> maps;
   std::vector<BlockData> data;
+  std::vector<const float*> offsets;
   for (const DecoderBlock& block : d.blocks) {
     maps.push_back(decoder::mapsOf(block));
-    data.push_back(dataOf(block, context));
+    data.push_back(dataOf(block));
+    for (const WeightView& w : block.weights) offsets.push_back(w.absmax.offsetAt);
   }
   p.maps = s.keep(maps, context);
   p.blocks = s.keep(data, context);
+  p.offsets = s.keep(offsets, context);
   p.words = {s.words(p.hidden, context),
              s.words(p.hidden, context),
              s.words(p.queries + 2 * p.keys, context),

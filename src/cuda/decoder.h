@@ -36,7 +36,7 @@ struct BlockData {
   const void* biases[kDecoderMatrices];
   void* keys;
   void* values;
-  float offset[kDecoderMatrices];  // nested
+  float offset[kDecoderMatrices];  // nested; the kernel's
   int window;
 };
 
@@ -53,6 +53,7 @@ struct Exchanges {
 struct Problem {
   const BlockMaps* maps;
   const BlockData* blocks;
+  const float* const* offsets;  // of nested absmax, (block, matrix): read at every step
   const float* codeTable;
   const float* nestedTable;
   const float* cos;
@@ -73,6 +74,8 @@ inline int attentionBytes(int headDim) { return (kWarps * (headDim + 2) + 3 * he
 
 // decoder_sm90.cu, where that is part of the build.
 BlockMaps mapsOf(const DecoderBlock& block);
+/** Whether all CTAs of the kernel can be on the device at once. */
+bool fits(ScalarType scalar, bool nested, Context& context);
 void launch(const Problem& problem, const DecoderStep& step, ScalarType scalar, bool nested, Context& context);
 
 }  // namespace decoder

@@ -60,6 +60,13 @@ __device__ __forceinline__ void stageInput(const Problem& p, const Group& group,
   if (group.norms()) product.releaseGain();
 }
 
+/** What is added to nested absmax. Visible behind the consumers' next barrier. */
+__device__ __forceinline__ void readOffsets(const Problem& p, const Memory& memory) {
+  BlockData* const blocks = sharedPointer<BlockData>(memory.blocks);
+  for (int i = static_cast<int>(threadIdx.x); i < p.blockCount * kDecoderMatrices; i += kConsumerThreads)
+    blocks[i / kDecoderMatrices].offset[i % kDecoderMatrices] = *p.offsets[i];
+}
+
 /** Warps 0 … 15. */
 template <typename T, bool kNested>
 __device__ __forceinline__ void runBlocks(const Problem& p, const DecoderStep& step, const Memory& memory) {
@@ -68,6 +75,7 @@ __device__ __forceinline__ void runBlocks(const Problem& p, const DecoderStep& s
   const float factor = fourbit::fillPairTable<T>(memory.table, p.codeTable, kConsumerThreads);
   if (kNested && threadIdx.x < 256)
     fourbit::storeShared(memory.byteTable + 4 * threadIdx.x, p.nestedTable[threadIdx.x]);
+  if (kNested) readOffsets(p, memory);
   const BlockData* const blocks = sharedPointer<BlockData>(memory.blocks);
   Multiplier<T, kNested> product(p, memory);
 #pragma unroll 1
@@ -126,11 +134,15 @@ Maps mapsOf(const WeightView& w) {
                        w.absmax.plain ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE)};
 }
 
-template <typename T, bool kNested>
-void launchAs(const Problem& problem, const DecoderStep& step, Context& context) {
-  LaunchShape shape{dim3(static_cast<unsigned>(context.multiprocessors())), kThreads, kSharedBytes};
-  shape.together = true;
-  internal::launch("decodeBlocks", decodeBlocks<T, kNested>, shape, context, problem, step);
+using Kernel = void (*)(Problem, DecoderStep);
+
+Kernel kernelFor(ScalarType scalar, bool nested) {
+  Kernel kernel = nullptr;
+  dispatchSixteenBits(scalar, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    kernel = nested ? decodeBlocks<T, true> : decodeBlocks<T, false>;
+  });
+  return kernel;
 }
 
 }  // namespace
@@ -141,11 +153,20 @@ BlockMaps mapsOf(const DecoderBlock& block) {
   return maps;
 }
 
+bool fits(ScalarType scalar, bool nested, Context& context) {
+  const DeviceGuard guard(context.device());
+  const Kernel kernel = kernelFor(scalar, nested);
+  int together = 0, blocks = 0;
+  EIGENQ_CUDA_CHECK(cudaDeviceGetAttribute(&together, cudaDevAttrCooperativeLaunch, context.device()));
+  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  EIGENQ_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, kSharedBytes));
+  return together != 0 && blocks > 0;
+}
+
 void launch(const Problem& problem, const DecoderStep& step, ScalarType scalar, bool nested, Context& context) {
-  dispatchSixteenBits(scalar, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    nested ? launchAs<T, true>(problem, step, context) : launchAs<T, false>(problem, step, context);
-  });
+  LaunchShape shape{dim3(static_cast<unsigned>(context.multiprocessors())), kThreads, kSharedBytes};
+  shape.together = true;
+  internal::launch("decodeBlocks", kernelFor(scalar, nested), shape, context, problem, step);
 }
 
 }  // namespace decoder

@@ -4,6 +4,9 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
+#include <ostream>
+#include <string>
+#include <thread>
 
 #include <unsupported/eigen_q/LlmCuda>
 
@@ -69,15 +72,32 @@ std::vector<Eigen::MatrixXf> gradients(M& model, bool checkpoint) {
 
 /** A model whose blocks one kernel can take: nested absmax want rows of 1024 codes. */
 struct Wide {
+  WeightFormat format;
   Statistics statistics;
-  llm::LlamaFamily family;  // Qwen2 has biases and a window
+  llm::LlamaFamily family;  // Qwen2 and Llama have biases, Qwen2 and Mistral windows
   Index headDim, sequences;
 };
-const std::vector<Wide> kWide = {{Statistics::kNested, llm::LlamaFamily::kQwen2, 64, 1},
-                                 {Statistics::kNested, llm::LlamaFamily::kLlama, 128, 2},
-                                 {Statistics::kPlain, llm::LlamaFamily::kMistral, 64, 2}};
+const std::vector<Wide> kWide = {{WeightFormat::kNF4, Statistics::kNested, llm::LlamaFamily::kQwen2, 64, 1},
+                                 {WeightFormat::kNF4, Statistics::kNested, llm::LlamaFamily::kLlama, 128, 2},
+                                 {WeightFormat::kNF4, Statistics::kPlain, llm::LlamaFamily::kMistral, 64, 2},
+                                 {WeightFormat::kFP4, Statistics::kPlain, llm::LlamaFamily::kLlama, 128, 1}};
 
-DeviceModel<Eigen::bfloat16> wideModel(const Wide& wide) {
+std::ostream& operator<<(std::ostream& os, const Wide& wide) {
+  return os << wide.family << ", heads of " << wide.headDim << ", " << wide.sequences << " sequences, format "
+            << int(wide.format);
+}
+
+using WideModel = DeviceModel<Eigen::bfloat16>;
+using Step = llm::internal::DecodeStep<Eigen::bfloat16, ad::Device>;
+constexpr Index kCapacity = 12;
+
+/** Whether the kernel is for this device, and part of this build. */
+bool canFuse() {
+  const auto& properties = gpu::Context::current().properties();
+  return properties.major == 9 && properties.minor == 0 && EIGENQ_TEST_HAVE_SM90A;
+}
+
+WideModel wideModel(const Wide& wide, Index blockSize = 64) {
   llm::LlamaConfig c = tinyConfig(wide.family);
   c.hiddenSize = 1024;
   c.intermediateSize = 2048;
@@ -86,41 +106,75 @@ DeviceModel<Eigen::bfloat16> wideModel(const Wide& wide) {
   c.numKeyValueHeads = c.numAttentionHeads / 4;
   c.numHiddenLayers = wide.family == llm::LlamaFamily::kQwen2 ? 3 : 2;
   if (wide.family == llm::LlamaFamily::kMistral) c.windows = {4, 4};
-  llm::LoadOptions options = format(WeightFormat::kNF4);
+  llm::LoadOptions options = format(wide.format);
   options.statistics = wide.statistics;
+  options.blockSize = blockSize;
   TinyWeights weights(c, 1, options);
-  return DeviceModel<Eigen::bfloat16>(weights);
+  return WideModel(weights);
+}
+
+/** The tokens of step \a t, and what the ops make of them behind \a lengths. */
+Eigen::VectorXi tokensOf(Index sequences, int t) {
+  return Eigen::VectorXi::LinSpaced(sequences, t, t + 7 * int(sequences - 1));
+}
+Eigen::MatrixXf scoresOfOps(WideModel& model, WideModel::Cache& cache, const Eigen::VectorXi& tokens,
+                            const Eigen::VectorXi& lengths) {
+  WideModel::Tape tape;
+  const ad::NoGradGuard<Eigen::bfloat16, ad::Device> guard(tape);
+  return model.logits(model.features(tape, tokens, cache, ad::tokensBehind(lengths))).value().toHost().cast<float>();
+}
+
+/** The same roundings, but for the order of sums: single values of the stream may round to their neighbours. */
+bool areClose(const Eigen::MatrixXf& found, const Eigen::MatrixXf& expected) {
+  return (found - expected).norm() <= 0.02f * expected.norm();
 }
 
 /** Steps with the blocks in one kernel beside those op by op: eager, captured, and begun anew. */
 void checkFusedBlocks(const Wide& wide) {
-  using Model = DeviceModel<Eigen::bfloat16>;
   auto model = wideModel(wide);
-  auto& context = gpu::Context::current();
-  const bool isHopper = context.properties().major == 9 && context.properties().minor == 0;
-  Model::Cache fusedCache(model.config(), wide.sequences, 12), cache(model.config(), wide.sequences, 12);
-  const auto blocks = llm::internal::FusedBlocks<Eigen::bfloat16>::make(model, fusedCache, context);
-  BOOST_TEST_REQUIRE((blocks != nullptr) == (isHopper && EIGENQ_TEST_HAVE_SM90A));
-
-  llm::internal::DecodeStep<Eigen::bfloat16, ad::Device> fused(model, fusedCache, /*fuseBlocks=*/true);
+  WideModel::Cache fusedCache(model.config(), wide.sequences, kCapacity),
+      cache(model.config(), wide.sequences, kCapacity);
+  Step fused(model, fusedCache);
   const std::vector<bool> active(static_cast<std::size_t>(wide.sequences), true);
-  Model::Tape tape;
-  const ad::NoGradGuard<Eigen::bfloat16, ad::Device> guard(tape);
   for (int round = 0; round < 2; ++round) {
     fusedCache.clear();
     fused.restart();
     for (int t = 0; t < 10; ++t) {
-      const Eigen::VectorXi tokens = Eigen::VectorXi::LinSpaced(wide.sequences, t, t + 7 * int(wide.sequences - 1));
-      const auto where = ad::tokensBehind(Eigen::VectorXi::Constant(wide.sequences, t));
-      const Eigen::MatrixXf expected =
-          model.logits(model.features(tape, tokens, cache, where)).value().toHost().cast<float>();
-      tape.clear();
-      const Eigen::MatrixXf found = fused.scores(tokens, active);
-      // The same roundings, but for the order of sums: single values of the stream may round to their neighbours.
-      BOOST_TEST_CONTEXT("round " << round << ", step " << t << ", heads of " << wide.headDim)
-      BOOST_TEST((found - expected).norm() <= 0.02 * expected.norm());
+      const Eigen::VectorXi tokens = tokensOf(wide.sequences, t);
+      const auto expected = scoresOfOps(model, cache, tokens, Eigen::VectorXi::Constant(wide.sequences, t));
+      BOOST_TEST_CONTEXT(wide << ": round " << round << ", step " << t)
+      BOOST_TEST(areClose(fused.scores(tokens, active), expected));
     }
   }
+  BOOST_TEST_CONTEXT(wide << ": " << (fused.refusal() ? fused.refusal() : "fused"))
+  BOOST_TEST((fused.refusal() == nullptr) == canFuse());
+}
+
+/** Greedy text of a Generator: every token has to be the ops' choice, or as good as that. */
+void checkFusedText(const Wide& wide) {
+  auto model = wideModel(wide);
+  llm::Generator generate(model, wide.sequences, 24);
+  const std::vector<std::vector<int>> prompts(kPrompts.begin(), kPrompts.begin() + wide.sequences);
+  const auto found = generate(prompts, greedy());
+  BOOST_TEST((generate(prompts, greedy()) == found));  // by the graph alone: the same bits
+  for (std::size_t s = 0; s < prompts.size(); ++s) {
+    std::vector<int> text = prompts[s];
+    text.insert(text.end(), found[s].begin(), found[s].end());
+    const Eigen::MatrixXf scores = logitsOf(model, text);
+    for (std::size_t i = prompts[s].size(); i < text.size(); ++i) {
+      const auto behind = scores.col(static_cast<Index>(i) - 1);
+      BOOST_TEST_CONTEXT(wide << ": sequence " << s << ", token " << i)
+      BOOST_TEST(behind.maxCoeff() - behind(text[i]) <= 0.02f * behind.norm());
+    }
+  }
+}
+
+/** Why steps of a model go op by op. */
+std::string refusalOf(WideModel& model, Index sequences = 1) {
+  WideModel::Cache cache(model.config(), sequences, kCapacity);
+  Step step(model, cache);
+  step.scores(tokensOf(sequences, 1), std::vector<bool>(static_cast<std::size_t>(sequences), true));
+  return step.refusal() ? step.refusal() : "";
 }
 
 }  // namespace
@@ -165,6 +219,77 @@ BOOST_AUTO_TEST_CASE(greedyTokensAreThoseOfTheHost) {
 
 BOOST_AUTO_TEST_CASE(blocksInOneKernelAreThoseOfTheOps) {
   for (const Wide& wide : kWide) checkFusedBlocks(wide);
+}
+
+BOOST_AUTO_TEST_CASE(textFromOneKernelIsThatOfTheOps) {
+  for (const Wide& wide : kWide) checkFusedText(wide);
+}
+
+BOOST_AUTO_TEST_CASE(whatOneKernelCannotTakeGoesOpByOp) {
+  if (!canFuse()) return;
+  auto adapted = wideModel(kWide[0]), fine = wideModel(kWide[1]), blocks = wideModel(kWide[2], 128);
+  Wide integers = kWide[0];
+  integers.format = WeightFormat::kInt8;
+  auto codes = wideModel(integers);
+  auto tiny = tinyModel<WideModel>(llm::LlamaFamily::kLlama, 1, format(WeightFormat::kNF4));
+  BOOST_TEST(refusalOf(adapted) == "");
+  attachAdapters(adapted);
+  BOOST_TEST(refusalOf(adapted) == "a projection has an adapter");
+  BOOST_TEST(refusalOf(fine, 2) == "");
+  BOOST_TEST(refusalOf(fine, 3) == "no sequence, or more than 2");
+  BOOST_TEST(refusalOf(blocks) == "blocks of other than 64");
+  BOOST_TEST(refusalOf(codes) == "a weight is not in 4 bits");
+  BOOST_TEST(refusalOf(tiny) == "heads of other than 64 or 128");
+}
+
+BOOST_AUTO_TEST_CASE(behindTheCacheOneKernelWritesNothing) {
+  auto model = wideModel(kWide[1]);
+  WideModel::Cache fusedCache(model.config(), 2, kCapacity), cache(model.config(), 2, kCapacity);
+  Step step(model, fusedCache);
+  Eigen::VectorXi lengths(2);
+  for (int t = 0; t <= kCapacity; ++t) {  // the second sequence begins anew where the first one's room ends
+    lengths << t, t < kCapacity ? t : 0;
+    fusedCache.setLengths(lengths);
+    step.restart();
+    const Eigen::VectorXi tokens = tokensOf(2, t);
+    const Eigen::MatrixXf found = step.scores(tokens, {true, true});
+    if (t == kCapacity) BOOST_TEST(found.col(0).array().isNaN().all());
+    const auto expected = scoresOfOps(model, cache, tokens, lengths);
+    BOOST_TEST_CONTEXT("step " << t) BOOST_TEST(areClose(found.col(1), expected.col(1)));
+  }
+  for (Index i = 0; i < model.config().numHiddenLayers; ++i) {  // what the first sequence had is as it was
+    const auto keys = [&](WideModel::Cache& c) {
+      return Eigen::MatrixXf(c.layer(i).keys().toHost().cast<float>().leftCols(kCapacity));
+    };
+    BOOST_TEST_CONTEXT("block " << i) BOOST_TEST(areClose(keys(fusedCache), keys(cache)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(modelsInOneKernelRunSideBySide) {
+  // Two contexts, hence two streams: a kernel that holds every multiprocessor waits for the other one to end.
+  auto first = wideModel(kWide[0]), second = wideModel(kWide[1]);
+  gpu::Context other;
+  gpu::Context::current().synchronize();
+  const auto textOf = [](WideModel& model, int steps) {
+    WideModel::Cache cache(model.config(), 1, kCapacity);
+    Step step(model, cache);
+    step.restart();
+    std::vector<int> tokens = {1};
+    while (int(tokens.size()) <= steps)
+      tokens.push_back(step.greedy(Eigen::VectorXi::Constant(1, tokens.back()), {true})(0));
+    return tokens;
+  };
+  const auto expectedFirst = textOf(first, 8), expectedSecond = textOf(second, 8);
+  std::vector<int> foundSecond;
+  std::thread thread([&] {
+    const gpu::ContextGuard onOther(other);
+    for (int i = 0; i < 3; ++i) foundSecond = textOf(second, 8);
+  });
+  std::vector<int> foundFirst;
+  for (int i = 0; i < 3; ++i) foundFirst = textOf(first, 8);
+  thread.join();
+  BOOST_TEST(foundFirst == expectedFirst, boost::test_tools::per_element());
+  BOOST_TEST(foundSecond == expectedSecond, boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(sampledTokensRepeat) {

@@ -54,6 +54,10 @@ struct DecoderStep {
 /** Why a decoder cannot run as one kernel, in words; null where it can. Reads tables of the weights, and waits. */
 const char* refuseDecoder(const Decoder& decoder, Context& context);
 
+/** Prints, with EIGENQ_LOG=lowering, whether a model's blocks run as one kernel, or by separate ops and why.
+ * \param refusal  refuseDecoder()'s, or whoever asked before it */
+void logDecoder(const Decoder& decoder, const char* refusal);
+
 /** What the kernel reads and keeps from step to step beside weights and caches. These outlive it. */
 class DecoderKernel {
  public:

@@ -14,7 +14,7 @@ namespace internal {
 
 /** A step on the device, recorded as a CUDA graph the second time it runs: the first makes all memory and plans.
  *
- * The blocks of a model run op by op, or as one kernel (FusedBlocks.h).
+ * The blocks of a model run as one kernel where that is for them (FusedBlocks.h), or else op by op.
  *
  * Tokens and positions lie on the device. Greedy steps choose the next tokens there, so that the host sends nothing and
  * waits for one integer a sequence. All sequences of the cache take part; those that have ended compute what nobody
@@ -25,9 +25,8 @@ class DecodeStep<Scalar, ad::Device> {
   using Model = Llama<Scalar, ad::Device>;
   using Cache = KvCache<Scalar, ad::Device>;
 
-  /** \param fuseBlocks  whether to run the blocks as one kernel where that is for them. Not the default as long as it
-   * has been measured by itself only, and not in a whole step. */
-  DecodeStep(Model& model, Cache& cache, bool fuseBlocks = false)
+  /** \param fuseBlocks  false: op by op, whatever the model. */
+  DecodeStep(Model& model, Cache& cache, bool fuseBlocks = true)
       : m_model(model),
         m_cache(cache),
         m_fuseBlocks(fuseBlocks),
@@ -67,6 +66,9 @@ class DecodeStep<Scalar, ad::Device> {
     return m_best;
   }
 
+  /** Why the blocks do not run as one kernel; null where they do. Known behind the first step. */
+  const char* refusal() const { return m_refusal; }
+
  private:
   /** A kind of step: first run as it is, then recorded. */
   struct Recorded {
@@ -75,7 +77,8 @@ class DecodeStep<Scalar, ad::Device> {
   };
 
   void run(Recorded& step, bool greedy) {
-    if (m_fuseBlocks && !m_scoring.warm && !m_choosing.warm) fuseBlocks();
+    if (m_fuseBlocks && !m_scoring.warm && !m_choosing.warm)
+      m_blocks = FusedBlocks<Scalar>::make(m_model, m_cache, m_context, m_refusal);
     if (step.warm && !step.graph) step.graph = gpu::Graph(m_context, [&] { queue(greedy); });
     if (step.graph)
       step.graph.launch();
@@ -94,19 +97,11 @@ class DecodeStep<Scalar, ad::Device> {
     m_logits = logits.value().data();
   }
 
-  void fuseBlocks() {
-    m_blocks = FusedBlocks<Scalar>::make(m_model, m_cache, m_context);
-    if (!m_blocks) return;
-    m_number.resize(1, 1, m_context);
-    ad::setIntegers(m_number, Eigen::VectorXi::Ones(1), m_context);
-  }
-
   ad::Var<Scalar, ad::Device> features() {
     const Integers tokens = std::as_const(m_tokens).view(), positions = std::as_const(m_positions).view();
     if (!m_blocks) return m_model.features(m_tape, tokens, m_cache, ad::CachedTokens<Integers>{positions, {}});
     const auto x = ad::embedding(m_tape, m_model.embedding().on(m_tape), tokens);
-    const auto y = (*m_blocks)(x, m_positions.data(), m_number.data());
-    ad::advance(m_number, 1, m_context);
+    const auto y = (*m_blocks)(x, m_positions.data());
     return ad::rmsNorm(y, m_model.norm().on(m_tape), m_model.config().rmsNormEps);
   }
 
@@ -131,7 +126,7 @@ class DecodeStep<Scalar, ad::Device> {
   gpu::DeviceMatrix<int> m_tokens, m_positions;  // one a sequence
   bool m_knowsTokens = false;                    // whether m_tokens holds what the last greedy step chose
   std::unique_ptr<FusedBlocks<Scalar>> m_blocks;
-  gpu::DeviceMatrix<int> m_number;  // of the step, for m_blocks
+  const char* m_refusal = m_fuseBlocks ? "no step has been made yet" : "op by op was asked for";
   Recorded m_scoring, m_choosing;
   const Scalar* m_logits = nullptr;  // in the tape's memory, where every step writes them
   Eigen::MatrixX<Scalar> m_raw;
