@@ -51,7 +51,9 @@ struct Memory {
     table = (front + kTable - 1) & ~(kTable - 1);
     x = start + kSharedBytes - p.xBytes;
     before = static_cast<int>(table - front) / stageBytes;
-    stages = min(before + static_cast<int>(x - table - kTableBytes) / stageBytes, kMostStages);
+    // Even, so that a slot is always the same half's: a phase is known by its parity alone, and only who has seen the
+    // last one of a slot may wait for the next.
+    stages = min(before + static_cast<int>(x - table - kTableBytes) / stageBytes, kMostStages) & ~1;
   }
   __device__ __forceinline__ std::uint32_t stage(int slot) const {
     return slot < before ? front + slot * stageBytes : table + kTableBytes + (slot - before) * stageBytes;

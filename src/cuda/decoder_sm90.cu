@@ -10,8 +10,8 @@
 //
 // One step is one kernel because a step of 32 blocks in kernels of their own is some 400 launches of 3 to 8 us, most of
 // which is their beginning: filling the pair table, the first trip to memory, the last CTA's end. Here the table is
-// filled once, and the weights of what comes next arrive while a group's last sums are handed on: 7 stages of 16 KiB in
-// each of 132 CTAs are 3.5 us of the memory's bandwidth.
+// filled once, and the weights of what comes next arrive while a group's last sums are handed on: 6 stages of 16 KiB in
+// each of 132 CTAs are 3 us of the memory's bandwidth.
 //
 // Traffic  All weights once: 0.5 B of codes and 1/64 B of nested absmax, or 4/64 B of plain. X comes from the second
 //          cache, 4 B a value and CTA.
