@@ -25,6 +25,15 @@ void refuseCapture(const ContextState& state, const char* what) {
                            "with copyAsync from memory that lives as long as the graph");
 }
 
+/** A graph cannot wait for what another stream does outside of it, once and never again. */
+void waitForStream(const StreamHandle& stream, const StreamHandle& other) {
+  if (stream.isCapturing() && other.captureId() != stream.captureId())
+    throw std::logic_error(
+        "EigenQ::gpu: a matrix that another stream used last was met for the first time inside a graph capture: use it "
+        "once in this context before the capture, or make it there");
+  stream.waitFor(other);
+}
+
 }  // namespace
 
 struct MemoryBlock::Users {
@@ -41,8 +50,8 @@ MemoryBlock::MemoryBlock(std::size_t bytes, Context& context) : m_bytes(bytes), 
 MemoryBlock::~MemoryBlock() {
   try {
     waitForReaders();
-  } catch (const CudaError&) {
-    // A destructor cannot report. The failure is sticky: the next call of the program will.
+  } catch (const std::exception&) {
+    // A destructor cannot report. A failure of the device is sticky: the next call of the program will.
   }
   release(*m_users->writer, m_data);
 }
@@ -50,7 +59,7 @@ MemoryBlock::~MemoryBlock() {
 int MemoryBlock::device() const { return m_users->writer->device(); }
 
 void MemoryBlock::waitForReaders() {
-  for (const auto& reader : m_users->readers) m_users->writer->waitFor(*reader);
+  for (const auto& reader : m_users->readers) waitForStream(*m_users->writer, *reader);
   m_users->readers.clear();
 }
 
@@ -69,10 +78,11 @@ void MemoryBlock::beginRead(Context& context) {
 void MemoryBlock::waitForWriter(Context& context) {
   const std::shared_ptr<StreamHandle>& stream = context.state().stream;
   const std::lock_guard<std::mutex> lock(m_users->mutex);
-  if (stream == m_users->writer) return;
-  stream->waitFor(*m_users->writer);
   auto& readers = m_users->readers;
-  if (std::find(readers.begin(), readers.end(), stream) == readers.end()) readers.push_back(stream);
+  // Who has read since the last write has waited for it: captured again, the wait would be one for work outside.
+  if (stream == m_users->writer || std::find(readers.begin(), readers.end(), stream) != readers.end()) return;
+  waitForStream(*stream, *m_users->writer);
+  readers.push_back(stream);
 }
 
 void MemoryBlock::beginWrite(Context& context) {
@@ -81,7 +91,7 @@ void MemoryBlock::beginWrite(Context& context) {
   const std::lock_guard<std::mutex> lock(m_users->mutex);
   waitForReaders();
   if (stream == m_users->writer) return;
-  stream->waitFor(*m_users->writer);
+  waitForStream(*stream, *m_users->writer);
   m_users->writer = stream;
 }
 

@@ -2,6 +2,8 @@
 #define BOOST_TEST_MODULE Context
 #include <boost/test/unit_test.hpp>
 
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #include <cuda_runtime_api.h>
@@ -104,8 +106,8 @@ BOOST_AUTO_TEST_CASE(writersWaitForReadersOnOtherStreams, *needsDevice()) {
     auto d = DeviceMatrix<float>::fromHost(x, writer);
     DeviceMatrix<float> copy;
     const Busy busy(reader);
-    copy.device(reader) = d + d;            // queued behind the copies
-    d.view().copyFromHost(other, writer);   // must not come first
+    copy.device(reader) = d + d;           // queued behind the copies
+    d.view().copyFromHost(other, writer);  // must not come first
     BOOST_TEST((copy.toHost(reader) == x + x));
     BOOST_TEST((d.toHost(writer) == other));
   }
@@ -178,6 +180,22 @@ BOOST_AUTO_TEST_CASE(uploadsInsideACaptureAreRefused, *needsDevice()) {
   cudaGraph_t graph = nullptr;
   BOOST_TEST(cudaStreamEndCapture(context.stream(), &graph) == cudaSuccess);
   cudaGraphDestroy(graph);
+}
+
+BOOST_AUTO_TEST_CASE(aGraphReadsWhatItsStreamHasReadBefore, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(30, 20);
+  auto d = DeviceMatrix<float>::fromHost(x, writer);
+  DeviceMatrix<float> y(30, 20, reader);
+  const auto step = [&] { y.device(reader) = d + d; };
+  BOOST_CHECK_EXCEPTION(gpu::Graph(reader, step), std::logic_error, [](const std::logic_error& e) {
+    return std::string(e.what()).find("for the first time inside a graph capture") != std::string::npos;
+  });
+  step();
+  gpu::Graph graph(reader, step);
+  y.setZero(reader);
+  graph.launch();
+  BOOST_TEST((y.toHost(reader) == x + x));
 }
 
 BOOST_AUTO_TEST_CASE(theSteadyStateAsksTheDriverForNoMemory, *needsDevice()) {
