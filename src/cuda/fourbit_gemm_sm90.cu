@@ -45,18 +45,19 @@ Plan planOf(const QuantizedProduct& p, const Context& context) {
   return planOf(p.y.rows, p.y.cols, context.multiprocessors());
 }
 
-// Slabs' time over teams', W n×k in NF4 with plain statistics, bfloat16, on an H200: doc/perf.md, "Products of 2048
-// rows and more".
+// Slabs' time over teams', W n×k in NF4 with plain statistics, bfloat16, on an H200, X·Wᵀ and X·W of so many rows:
+// doc/perf.md, "Products of 2048 rows and more".
 struct Measurement {
   Index n, k;
-  double forward2048, backward1024, backward2048;  // X·Wᵀ and X·W of so many rows
+  double forward2048, forward4096, backward1024, backward2048, backward4096;
 };
 constexpr Measurement kMeasured[] = {
-    {4096, 4096, 0.98, 0.89, 0.98},  {11008, 4096, 0.96, 1.00, 1.12}, {4096, 11008, 1.09, 0.91, 1.05},
-    {14336, 4096, 1.11, 1.23, 1.12}, {8192, 8192, 1.13, 1.04, 1.23},  {28672, 8192, 1.09, 1.14, 1.17},
+    {4096, 4096, 0.98, 0.94, 0.88, 1.00, 0.95},  {11008, 4096, 0.95, 0.97, 0.99, 1.08, 0.98},
+    {4096, 11008, 1.07, 0.99, 0.91, 1.00, 1.00}, {14336, 4096, 1.09, 1.10, 1.16, 1.16, 1.08},
+    {8192, 8192, 1.07, 1.01, 1.02, 1.16, 1.10},  {28672, 8192, 1.08, 1.10, 1.07, 1.19, 1.07},
 };
 constexpr double kLeastGain = 1.03;  // less is within what runs differ by
-constexpr Index kMostRows = 2048;    // 8192 rows took as long as slabs, or longer
+constexpr Index kMostRows = 4096;    // 8192 rows took as long as slabs, or longer
 constexpr int kMeasuredMultiprocessors = 132;
 
 /** What the gain over slabs depends on: filling and emptying the pipeline and launching teams take a share of few
@@ -82,8 +83,10 @@ bool gains(const QuantizedProduct& p, const Context& context) {
   const auto reaches = [&](double gain, Index tokens, Index columns, Index depth) {
     return gain >= kLeastGain && extent.reaches(extentOf(tokens, columns, depth, kMeasuredMultiprocessors));
   };
+  const bool isLong = p.y.rows > 2048;  // cuBLASLt is closer to its limit there
   return std::any_of(std::begin(kMeasured), std::end(kMeasured), [&](const Measurement& m) {
-    if (p.transposed) return reaches(m.forward2048, 2048, m.n, m.k);
+    if (p.transposed) return isLong ? reaches(m.forward4096, 4096, m.n, m.k) : reaches(m.forward2048, 2048, m.n, m.k);
+    if (isLong) return reaches(m.backward4096, 4096, m.k, m.n);
     return reaches(m.backward1024, 1024, m.k, m.n) || reaches(m.backward2048, 2048, m.k, m.n);
   });
 }
@@ -199,7 +202,7 @@ const char* refuseFourBitGemmAtAll(const QuantizedProduct& p, const Context& con
 
 const char* refuseFourBitGemm(const QuantizedProduct& p, const Context& context) {
   if (const char* why = refuseOperands(p, context)) return why;
-  if (p.x.rows > kMostRows) return "more than 2048 rows of X: decoding slabs of W is as fast";
+  if (p.x.rows > kMostRows) return "more than 4096 rows of X: decoding slabs of W is as fast";
   if (!gains(p, context)) return "decoding slabs of W is as fast, or nothing like it was measured";
   return refuseRoom(p, context);
 }

@@ -352,14 +352,19 @@ BOOST_AUTO_TEST_CASE(teamsAreAskedWhereTheyWereFaster) {
   };
   BOOST_TEST(asked(8192, 8192, true, 2048));
   BOOST_TEST(asked(16384, 8192, true, 2048), "longer than that");
-  BOOST_TEST(!asked(8192, 8192, true, 2049), "more rows than were measured");
+  BOOST_TEST(!asked(8192, 8192, true, 2049), "a second tile of 2048 rows, with one");
+  BOOST_TEST(asked(28672, 8192, true, 4096));
+  BOOST_TEST(asked(8192, 8192, false, 4096));
+  BOOST_TEST(!asked(11008, 4096, false, 4096), "0.98 times");
+  BOOST_TEST(!asked(8192, 8192, false, 4097), "more rows than were measured to gain");
   BOOST_TEST(!asked(8192, 8192, true, 1500), "teams of 4 were not faster forward, and a quarter of a tile is empty");
   BOOST_TEST(!asked(8192, 8192, true, 1024), "not measured: wgmma.decode's");
   BOOST_TEST(!asked(4096, 4096, true, 2048), "0.98 times as fast");
-  BOOST_TEST(!asked(11008, 4096, true, 2048), "0.96 times: 43 tiles for 8 teams");
-  BOOST_TEST(asked(4096, 11008, false, 2048), "1.05 times: 43 tiles again");
+  BOOST_TEST(!asked(11008, 4096, true, 2048), "0.95 times: 43 tiles for 8 teams");
+  BOOST_TEST(!asked(4096, 11008, false, 2048), "1.00 times: 43 tiles again");
+  BOOST_TEST(asked(11008, 4096, false, 2048));
   BOOST_TEST(asked(14336, 4096, false, 1024));
-  BOOST_TEST(!asked(11008, 4096, false, 1024), "1.00 times");
+  BOOST_TEST(!asked(11008, 4096, false, 1024), "0.99 times");
   BOOST_TEST(!asked(8192, 8192, true, 0));
 }
 
