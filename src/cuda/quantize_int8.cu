@@ -141,7 +141,10 @@ __global__ void __launch_bounds__(kMaxRowThreads, sizeof(T) == 2 ? 2 : 1) quanti
 }
 
 constexpr int kStripCols = 32 * kEight;
-constexpr Index kFewRows = 256;
+// Measured with int8.wgmma behind: 128 and 256 rows of 4096 take 15.4 and 16.0 us instead of 16.7 and 17.0 with blocks
+// of rowThreads(), with outliers 23.7 and 26.4 instead of 24.5 and 50.6, as the larger blocks no longer fit all at
+// once.
+constexpr Index kFewRows = 64;
 
 /** The bits of a strip, 8 columns a lane, of a chunk of rows, a row a warp at a time. */
 template <typename T>
