@@ -11,7 +11,7 @@ namespace EigenQ {
 namespace gpu {
 namespace internal {
 
-/** half and bfloat16, 3 to 32 rows of X; rows of W that begin and end at multiples of 64 codes. */
+/** half and bfloat16, up to 32 rows of X; rows of W that begin and end at multiples of 64 codes. */
 const char* refuseFourBitRows(const QuantizedProduct& p, const Context& context);
 void runFourBitRows(const QuantizedProduct& p, Context& context);
 

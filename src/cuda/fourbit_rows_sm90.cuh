@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_rows_sm90.cuh: Y = epilogue(X·Wᵀ) for 3 to 32 rows of X on Hopper, W in NF4 or FP4 as it is stored.
+// fourbit_rows_sm90.cuh: Y = epilogue(X·Wᵀ) for up to 32 rows of X on Hopper, W in NF4 or FP4 as it is stored.
 //
 //              k:  part 0 │ part 1 │ … 4, 8 or 16 parts of 64       A block owns up to 256 rows of W and passes once
 //            ┌──────────┬──────────┬──────────┐                     through K, a stage after another. Rows are shared

@@ -23,6 +23,8 @@ struct PackedAbsmax {
   Index stride = 0;  // floats
 };
 
+/** Whether those of \a w lie so already. */
+bool absmaxLiesPacked(const WeightView& w);
 /** Those of \a w, whose blocks are of 64 or more and whose rows begin and end between blocks of 64: as they are where
  * they lie so, or written to scratch memory. */
 PackedAbsmax packAbsmax(const WeightView& w, Scratch& scratch, Context& context);

@@ -36,11 +36,6 @@ __global__ void __launch_bounds__(kThreads) packAbsmaxKernel(const __grid_consta
   packed[at] = make_float4(v[0], v[1], v[2], v[3]);
 }
 
-bool isPacked(const WeightView& w) {
-  return w.absmax.plain && (Index{1} << w.blockShift) == kBlock && w.stride % (kBlock * kFour) == 0 &&
-         isAligned(w.absmax.plain + w.offset / kBlock, 16);
-}
-
 using Word = std::uint16_t;
 
 /** Eight values from column \a col on; K is a multiple of 64. */
@@ -82,8 +77,13 @@ __global__ void __launch_bounds__(kThreads) packTokensKernel(const __grid_consta
 
 }  // namespace
 
+bool absmaxLiesPacked(const WeightView& w) {
+  return w.absmax.plain && (Index{1} << w.blockShift) == kBlock && w.stride % (kBlock * kFour) == 0 &&
+         isAligned(w.absmax.plain + w.offset / kBlock, 16);
+}
+
 PackedAbsmax packAbsmax(const WeightView& w, Scratch& scratch, Context& context) {
-  if (isPacked(w)) return {w.absmax.plain + w.offset / kBlock, w.stride / kBlock};
+  if (absmaxLiesPacked(w)) return {w.absmax.plain + w.offset / kBlock, w.stride / kBlock};
   const Index perRow = ceilDiv(w.cols / kBlock, kFour), count = w.rows * perRow;
   float* const packed = scratch.array<float>(count * kFour);
   launchEarly("packAbsmax", packAbsmaxKernel, {blocksFor(count), kThreads}, context, w,
