@@ -8,6 +8,8 @@ option(EIGENQ_BUILD_BENCHMARKS "Build the benchmarks" OFF)
 option(EIGENQ_BUILD_FUZZERS "Build the fuzz targets, with clang" OFF)
 option(EIGENQ_INSTALL "Generate the install target" ${PROJECT_IS_TOP_LEVEL})
 option(EIGENQ_WARNINGS_AS_ERRORS "Treat warnings in our own code as errors" OFF)
+option(EIGENQ_PRECOMPILE_HEADERS "Precompile headers for the tests and EigenQ::Llm, where the compiler is clang"
+       ${PROJECT_IS_TOP_LEVEL})
 set(EIGENQ_SANITIZE "" CACHE STRING "Sanitizers to build with, for example address;undefined")
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
@@ -64,6 +66,19 @@ if(EIGENQ_WARNINGS_AS_ERRORS)
   list(APPEND cxx_warnings -Werror)
 endif()
 add_compile_options("$<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang,AppleClang>:${cxx_warnings}>")
+
+if(PROJECT_IS_TOP_LEVEL)
+  # g++ starts to collect garbage at 128 MB, of which Eigen's expressions leave little: from 1 GB on it compiles in nine
+  # tenths of the time, and the largest file takes 1.8 GB instead of 1.4.
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:--param=ggc-min-heapsize=1048576>)
+endif()
+
+# Clang parses and instantiates what is precompiled once: a test of the tape takes four fifths of the time. Not so g++ 12,
+# which loads 200 MB for every file: the tests gain a tenth on average, the largest lose as much, and Eigen's headers
+# lose the pragmas that silence their warnings. Its builds also prove that every file includes what it needs.
+if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  set(EIGENQ_PRECOMPILE_HEADERS OFF)
+endif()
 
 if(EIGENQ_BUILD_FUZZERS)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
