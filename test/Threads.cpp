@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -83,6 +86,19 @@ BOOST_AUTO_TEST_CASE(everyIndexIsCalledOnce) {
     parallelFor(100, [&](Index i) { ++calls[static_cast<std::size_t>(i)]; });
     for (const auto& n : calls) BOOST_TEST(n == 1);
   }
+}
+
+BOOST_AUTO_TEST_CASE(threadsOfTheLibraryDoNotExceedCores) {
+  const Settings settings(nullptr, 64);
+  BOOST_TEST(maxThreads() == 64);
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  parallelFor(64, [&](Index) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // time for every worker to take part
+    const std::lock_guard<std::mutex> lock(mutex);
+    ids.insert(std::this_thread::get_id());
+  });
+  BOOST_TEST(ids.size() <= std::max(1u, std::thread::hardware_concurrency()));
 }
 
 BOOST_AUTO_TEST_CASE(tasksMayStartTasks) {

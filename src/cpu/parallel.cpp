@@ -46,6 +46,11 @@ std::atomic<int> g_followed{0};  // Eigen's
 std::atomic<ThreadPool*> g_pool{nullptr};
 thread_local bool t_insideTask = false;  // of somebody else's pool
 
+int cores() {
+  static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return count;
+}
+
 void pauseThread() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -119,6 +124,8 @@ class Pool {
 
   /** False when the pool is busy; nothing has been run then. */
   bool tryRun(Job& job, int threads) {
+    // More threads than cores wait awake for each other's turns: asked for 1000, two cores took up to 150 times as long.
+    threads = std::min(threads, cores());
     std::unique_lock<std::mutex> owner(m_owner, std::try_to_lock);
     if (!owner.owns_lock()) return false;
     {
@@ -208,8 +215,7 @@ int maxThreads() {
   if (const int threads = g_threads.load(std::memory_order_relaxed)) return threads;
   if (const int threads = threadsOfEnvironment()) return threads;
   if (const int threads = g_followed.load(std::memory_order_relaxed)) return threads;
-  static const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  return cores;
+  return cores();
 }
 
 void setMaxThreads(int threads) { g_threads = std::max(0, threads); }
