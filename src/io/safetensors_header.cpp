@@ -139,14 +139,42 @@ class HeaderReader : public JsonEvents {
   std::map<std::string, std::string> m_metadata;
 };
 
+/** \a bytes between quotation marks, those that are no printable ASCII as \xNN. */
+std::string quoted(std::string_view bytes) {
+  constexpr const char* kDigits = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= ' ' && byte <= '~')
+      text += c;
+    else
+      text += std::string("\\x") + kDigits[byte >> 4] + kDigits[byte & 15];
+  }
+  return '"' + text + '"';
+}
+
+/** For a file whose first bytes, read as the header's length, give \a bytes, which no header can have. */
+[[noreturn]] void failLength(const FileBytes& file, std::uint64_t bytes) {
+  const std::string_view text = file.text();
+  constexpr std::string_view kPointer = "version https://git-lfs";
+  std::string found = "found " + std::to_string(bytes);
+  std::string expected = "expected at most " + std::to_string(kMaxHeaderBytes) + " bytes, ";
+  if (text.substr(sizeof bytes, 1) != "{") {  // what every header begins with
+    expected = "no safetensors file: expected the header's length in 8 bytes, at most " +
+               std::to_string(kMaxHeaderBytes) + ", and the header, ";
+    found += ", the bytes " + quoted(text.substr(0, sizeof bytes));
+  }
+  if (text.substr(0, kPointer.size()) == kPointer) found += ", of a pointer of Git LFS; git lfs pull brings the file";
+  throw FormatError(file.path(), "header", expected + found);
+}
+
 /** The header's text; what follows it is the data. */
 std::string_view headerText(const FileBytes& file) {
   const auto fail = [&](const std::string& message) { throw FormatError(file.path(), "header", message); };
   std::uint64_t bytes = 0;
   if (file.size() < sizeof bytes) fail("expected a file of at least 8 bytes, found " + std::to_string(file.size()));
   std::memcpy(&bytes, file.data(), sizeof bytes);
-  if (bytes > kMaxHeaderBytes)
-    fail("expected at most " + std::to_string(kMaxHeaderBytes) + " bytes, found " + std::to_string(bytes));
+  if (bytes > kMaxHeaderBytes) failLength(file, bytes);
   const std::uint64_t left = file.size() - sizeof bytes;
   if (bytes > left)
     fail("expected " + std::to_string(bytes) + " bytes, found the file's end after " + std::to_string(left));

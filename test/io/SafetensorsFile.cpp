@@ -42,7 +42,17 @@ const std::vector<Malformed> kMalformed = {
     {"empty file", "", "header: expected a file of at least 8 bytes, found 0"},
     {"short file", std::string(7, '\0'), "header: expected a file of at least 8 bytes, found 7"},
     {"large header", lengthBytes(100'000'001) + "{}", "header: expected at most 100000000 bytes, found 100000001"},
-    {"largest header", lengthBytes(~std::uint64_t{0}), "header: expected at most 100000000 bytes, found " + kHuge},
+    {"largest header", lengthBytes(~std::uint64_t{0}) + "{}",
+     "header: expected at most 100000000 bytes, found " + kHuge},
+    {"text", "Once upon a time",
+     "header: no safetensors file: expected the header's length in 8 bytes, at most 100000000, and the header, found "
+     "8030046917602012751, the bytes \"Once upo\""},
+    {"ZIP archive", std::string("PK\x03\x04\0\0\x08\x08\0\0", 10),
+     "header: no safetensors file: expected the header's length in 8 bytes, at most 100000000, and the header, found "
+     "578712552184433488, the bytes \"PK\\x03\\x04\\x00\\x00\\x08\\x08\""},
+    {"pointer of Git LFS", "version https://git-lfs.github.com/spec/v1\n",
+     "header: no safetensors file: expected the header's length in 8 bytes, at most 100000000, and the header, found "
+     "2336927755350992246, the bytes \"version \", of a pointer of Git LFS; git lfs pull brings the file"},
     {"header behind the end", lengthBytes(3) + "{}", "header: expected 3 bytes, found the file's end after 2"},
     {"invalid UTF-8", fileBytes("{\"\xff\":1}"), "header: not UTF-8: found 0xff at byte 2"},
     {"overlong UTF-8", fileBytes("{\"\xc0\xaf\":1}"), "header: not UTF-8: found 0xc0 at byte 2"},
