@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <finetune/Progress.h>
+#include <finetune/pretrained/Batches.h>
 
 #include "Interrupt.h"
 #include "ModelOptions.h"
@@ -21,6 +22,8 @@
 
 namespace EigenQ {
 namespace tools {
+
+constexpr Index kUsualBatch = 4;  // sequences, where they are so many and no --batch is given
 
 struct FinetuneOptions {
   ModelOptions model;
@@ -87,6 +90,7 @@ void finetune(FinetuneOptions options) {
   Model model = loadModel<Model>(options.model);
   llm::attachLora(model, options.lora, options.train.seed);
   const TrainingTexts texts = readTexts(options, model.config(), std::min(options.length, model.maxPositions()));
+  finetune::fitBatches(options.train, texts.train.size(), "--accumulation", kUsualBatch);
   options.train.steps = stepsFor(options, texts.train.size());
   Index trainable = 0;
   for (const auto* p : model.trainable()) trainable += p->value().size();

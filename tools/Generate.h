@@ -59,6 +59,11 @@ std::vector<int> encodePrompt(const llm::Tokenizer& tokenizer, const std::string
 std::string continuation(const llm::Tokenizer& tokenizer, const std::vector<int>& prompt,
                          const std::vector<int>& tokens);
 
+/** Tokens that a sequence needs place for, the prompt's \a length included. */
+inline Index roomFor(std::size_t length, const llm::GenerateOptions& how, Index maxPositions) {
+  return std::min(maxPositions, static_cast<Index>(length) + std::min(how.maxNewTokens, maxPositions));
+}
+
 /** One prompt, printed as it comes. */
 template <typename Model>
 void streamOne(Model& model, const llm::Tokenizer& tokenizer, const GenerateOptions& options, Speed& speed) {
@@ -68,8 +73,7 @@ void streamOne(Model& model, const llm::Tokenizer& tokenizer, const GenerateOpti
     const std::string piece = decoder.push(id);
     if (!options.noEcho) printNow(piece);
   }
-  const Index room = std::min(model.maxPositions(), static_cast<Index>(ids.size()) + options.how.maxNewTokens);
-  llm::Generator<Model> generate(model, 1, room);
+  llm::Generator<Model> generate(model, 1, roomFor(ids.size(), options.how, model.maxPositions()));
   speed.countPrompts(ids.size());
   speed.begin();
   generate({ids}, options.how, [&](Index, int token) {
@@ -90,7 +94,7 @@ void generateMany(Model& model, const llm::Tokenizer& tokenizer, const GenerateO
   std::size_t longest = 0;
   for (const auto& prompt : ids) longest = std::max(longest, prompt.size());
   const auto atATime = std::min(static_cast<std::size_t>(options.batchSize), prompts.size());
-  const Index room = std::min(model.maxPositions(), static_cast<Index>(longest) + options.how.maxNewTokens);
+  const Index room = roomFor(longest, options.how, model.maxPositions());
   llm::Generator<Model> generate(model, static_cast<Index>(atATime), room);
   for (std::size_t i = 0; i < prompts.size(); i += atATime) {
     const std::size_t count = std::min(atATime, prompts.size() - i);

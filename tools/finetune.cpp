@@ -88,7 +88,9 @@ void addTraining(CLI::App& command, FinetuneOptions& o) {
       ->check(finite())
       ->check(CLI::PositiveNumber)
       ->excludes(steps);
-  command.add_option("--batch", t.microBatch, "Sequences at once")->check(CLI::PositiveNumber);
+  command.add_option("--batch", t.microBatch, "Sequences at once")
+      ->check(CLI::PositiveNumber)
+      ->default_str(std::to_string(kUsualBatch) + ", or all there are");
   command.add_option("--accumulation", t.accumulation, "Batches in an update")->check(CLI::PositiveNumber);
   command.add_option("--lr", t.adamw.learningRate, "Peak learning rate")->check(finite())->check(CLI::PositiveNumber);
   command
@@ -143,10 +145,15 @@ TrainingTexts readTexts(const FinetuneOptions& options, const llm::LlamaConfig& 
 }
 
 Index stepsFor(const FinetuneOptions& options, std::size_t examples) {
+  constexpr Index kMost = llm::TrainOptions::kMostSteps;
+  if (options.train.steps > kMost)
+    throw std::runtime_error("--steps: expected at most " + std::to_string(kMost) + ", found " +
+                             std::to_string(options.train.steps));
   if (options.train.steps > 0) return options.train.steps;
   const auto perUpdate = static_cast<double>(options.train.microBatch * options.train.accumulation);
   const double updates = std::ceil(options.epochs * static_cast<double>(examples) / perUpdate);
-  if (updates > 1e9) throw std::runtime_error("--epochs: expected at most 1e9 updates");
+  if (updates > static_cast<double>(kMost))
+    throw std::runtime_error("--epochs: expected at most " + std::to_string(kMost) + " updates");
   return std::max<Index>(1, static_cast<Index>(updates));
 }
 
@@ -196,7 +203,8 @@ void printEnd(const llm::TrainHistory& history, bool stoppedEarly, const std::st
 
 void addFinetune(CLI::App& program, Job& job) {
   const auto options = std::make_shared<FinetuneOptions>();
-  options->train.steps = 0;
+  options->train.steps = 0;       // settled by the epochs
+  options->train.microBatch = 0;  // settled by the sequences
   CLI::App* command = program.add_subcommand("finetune", "Train a LoRA adapter on a text");
   command->footer(kFooter);
   addModelOptions(*command, options->model);

@@ -106,6 +106,15 @@ bool finetuneAdapters(Model<Place>& model, const Corpus& corpus, const Options& 
   return frozen == after;
 }
 
+/** Throws std::runtime_error unless either text fills a batch without giving a window twice. */
+inline void requireFullBatches(const Options& o, const Corpus& first, const Corpus& second) {
+  const auto bytes = static_cast<Index>(std::min(first.train.size(), second.train.size()));
+  const Index most = (bytes - 1) / o.model.context;
+  if (o.batch > most)
+    throw std::runtime_error("--batch: expected at most " + std::to_string(most) +
+                             ", the windows of --context that either text fills, found " + std::to_string(o.batch));
+}
+
 /** The whole job, with its matrices in a place. \returns the exit status. */
 template <typename Place>
 int run(const Options& o) {
@@ -117,6 +126,7 @@ int run(const Options& o) {
   const Corpus second = loadCorpus(o.tune, static_cast<std::size_t>(o.holdOut), window);
   describe("first text", first);
   describe("second text", second);
+  requireFullBatches(o, first, second);
 
   Model<Place> model(o.model, o.seed);
   std::vector<Phase> phases;

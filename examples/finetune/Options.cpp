@@ -14,6 +14,8 @@ constexpr const char* kDescription =
     "through the frozen NF4 weights on another text. Prints results to stdout and progress to stderr.\n"
     "With --model DIR it fine-tunes a model from its folder instead, with other options: --model DIR --help.";
 
+constexpr Index kMostWidth = 1 << 16, kMostLayers = 1 << 10, kMostContext = 1 << 20, kMostSteps = 1'000'000'000;
+
 /** A run of a few seconds: it learns little, but takes every path. */
 void makeQuick(Options& o) {
   o.model.hidden = 64;
@@ -43,22 +45,24 @@ void addTexts(CLI::App& app, Options& o) {
 
 void addSizes(CLI::App& app, Options& o) {
   ModelOptions& m = o.model;
-  app.add_option("--hidden", m.hidden, "Width of the residual stream")->check(CLI::PositiveNumber);
-  app.add_option("--layers", m.layers, "Decoder layers")->check(CLI::PositiveNumber);
-  app.add_option("--heads", m.heads, "Query heads")->check(CLI::PositiveNumber);
-  app.add_option("--kv-heads", m.kvHeads, "Key and value heads")->check(CLI::PositiveNumber);
-  app.add_option("--ffn", m.ffn, "Width of the feed-forward layers")->check(CLI::PositiveNumber);
-  app.add_option("--context", m.context, "Tokens in a window")->check(CLI::PositiveNumber);
+  // Bounds keep products of two sizes far from the end of Index, and typing errors from taking all memory.
+  const auto upTo = [](Index most) { return CLI::Range(Index(1), most); };
+  app.add_option("--hidden", m.hidden, "Width of the residual stream")->check(upTo(kMostWidth));
+  app.add_option("--layers", m.layers, "Decoder layers")->check(upTo(kMostLayers));
+  app.add_option("--heads", m.heads, "Query heads")->check(upTo(kMostWidth));
+  app.add_option("--kv-heads", m.kvHeads, "Key and value heads")->check(upTo(kMostWidth));
+  app.add_option("--ffn", m.ffn, "Width of the feed-forward layers")->check(upTo(kMostWidth));
+  app.add_option("--context", m.context, "Tokens in a window")->check(upTo(kMostContext));
   app.add_option("--block-size", o.blockSize, "NF4 values that share an absmax")
       ->check(CLI::IsMember({32, 64, 128, 256, 512, 1024, 2048, 4096}));
-  app.add_option("--r", o.adapter.rank, "Rank of the LoRA adapters")->check(CLI::PositiveNumber);
+  app.add_option("--r", o.adapter.rank, "Rank of the LoRA adapters")->check(upTo(kMostWidth));
   app.add_option("--alpha", o.adapter.alpha, "The adapters are scaled by alpha / r")->check(CLI::PositiveNumber);
   app.add_option("--dropout", o.adapter.dropout, "Of the adapters' input, in [0, 1)")->check(CLI::Range(0.0, 0.99));
 }
 
 void addTraining(CLI::App& app, Options& o) {
-  app.add_option("--steps", o.trainSteps, "Steps of training")->check(CLI::PositiveNumber);
-  app.add_option("--tune-steps", o.tuneSteps, "Steps of fine-tuning")->check(CLI::PositiveNumber);
+  app.add_option("--steps", o.trainSteps, "Steps of training")->check(CLI::Range(Index(1), kMostSteps));
+  app.add_option("--tune-steps", o.tuneSteps, "Steps of fine-tuning")->check(CLI::Range(Index(1), kMostSteps));
   app.add_option("--lr", o.trainRate, "Peak learning rate of training")->check(CLI::PositiveNumber);
   app.add_option("--tune-lr", o.tuneRate, "Peak learning rate of fine-tuning")->check(CLI::PositiveNumber);
   app.add_option("--batch", o.batch, "Windows in a step")->check(CLI::PositiveNumber);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // peft_adapter.cpp: adapters drawn, and read from and written to PEFT's folders.
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <set>
@@ -43,12 +44,42 @@ Eigen::MatrixXf drawn(const LoraConfig& config, Index r, Index in, const ad::Ran
   return a;
 }
 
+/** What stands behind the last dots of the modules' paths, each once. */
+template <typename HasModule>
+std::vector<std::string> shortNames(const std::vector<HasModule>& all) {
+  std::set<std::string> names;
+  for (const HasModule& one : all) names.insert(one.module.substr(one.module.rfind('.') + 1));
+  return {names.begin(), names.end()};
+}
+
 /** The names that "all-linear" stands for in a model. */
 void nameTargets(LoraConfig& config, const std::vector<AdapterMatrices>& adapters) {
-  if (!config.targetModules.isAllLinear()) return;
-  std::set<std::string> names;
-  for (const AdapterMatrices& adapter : adapters) names.insert(adapter.module.substr(adapter.module.rfind('.') + 1));
-  config.targetModules = ModuleFilter(std::vector<std::string>(names.begin(), names.end()));
+  if (config.targetModules.isAllLinear()) config.targetModules = ModuleFilter(shortNames(adapters));
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
+
+void refuseEmbedding(const LoraConfig& config) {
+  if (config.targets(kEmbedding) && !config.targetModules.isAllLinear())
+    throw FormatError("LoraConfig", "target_modules",
+                      std::string(kEmbedding) + ": adapters of embeddings are not supported");
+}
+
+/** Names that name nothing; a pattern does not have any. */
+std::vector<std::string> unmatchedNames(const ModuleFilter& filter, const std::vector<AdapterPlace>& places) {
+  std::vector<std::string> unmatched;
+  if (!filter.pattern.empty()) return unmatched;
+  for (const std::string& name : filter.names) {
+    const ModuleFilter one(std::vector<std::string>{name});
+    if (std::none_of(places.begin(), places.end(),
+                     [&](const AdapterPlace& place) { return one.matches(place.module); }))
+      unmatched.push_back(name);
+  }
+  return unmatched;
 }
 
 }  // namespace
@@ -59,10 +90,26 @@ AdapterMatrices newAdapter(const LoraConfig& config, const std::string& module, 
   return {module, drawn(config, r, in, {seed, stream}), Eigen::MatrixXf::Zero(out, r)};
 }
 
-void checkTargets(const LoraConfig& config, bool any) {
-  if (config.targets(kEmbedding) && !config.targetModules.isAllLinear())
+void checkFreshTargets(const LoraConfig& config, const std::vector<AdapterPlace>& places) {
+  refuseEmbedding(config);
+  const std::vector<std::string> unmatched = unmatchedNames(config.targetModules, places);
+  if (!unmatched.empty())
     throw FormatError("LoraConfig", "target_modules",
-                      std::string(kEmbedding) + ": adapters of embeddings are not supported");
+                      "expected projections of the model (" + listed(shortNames(places)) + "), found none that match " +
+                          listed(unmatched));
+  for (const AdapterPlace& place : places) {
+    if (!config.targets(place.module)) continue;
+    // Such an adapter would hold more than twice the numbers of the projection itself.
+    const Index r = config.rankOf(place.module), most = std::max(place.out, place.in);
+    if (r > most)
+      throw FormatError("LoraConfig", "r",
+                        place.module + ", " + std::to_string(place.out) + "x" + std::to_string(place.in) +
+                            ": expected a rank of at most " + std::to_string(most) + ", found " + std::to_string(r));
+  }
+}
+
+void checkTargets(const LoraConfig& config, bool any) {
+  refuseEmbedding(config);
   if (!any)
     throw FormatError("LoraConfig", "target_modules", "expected projections of the model, found none that match");
 }

@@ -18,6 +18,11 @@ void requireAtLeast(const char* option, Index least, Index found) {
   require(found >= least, option, "expected " + std::to_string(least) + " or more, found " + std::to_string(found));
 }
 
+void requireAtMost(const char* option, Index most, const std::string& what, Index found) {
+  require(found <= most, option,
+          "expected at most " + std::to_string(most) + ", " + what + ", found " + std::to_string(found));
+}
+
 /** All digits that distinguish a double. */
 std::string exact(double x) {
   char text[32];
@@ -41,6 +46,7 @@ const char* nameOf(TrainOptions::Decay decay) {
 
 void TrainOptions::validate() const {
   requireAtLeast("steps", 1, steps);
+  requireAtMost("steps", kMostSteps, "more than any run takes", steps);
   requireAtLeast("microBatch", 1, microBatch);
   requireAtLeast("accumulation", 1, accumulation);
   requireAtLeast("warmup", 0, warmup);
@@ -87,12 +93,19 @@ TrainerState::Settings TrainOptions::settings() const {
   return settings;
 }
 
+Index mostAccumulation(Index examples, Index microBatch) { return (examples - 1) / microBatch + 1; }
+
 namespace internal {
 
 void checkTraining(const TrainOptions& options, std::size_t parameters, std::size_t examples, std::size_t heldOut) {
+  options.validate();
   if (parameters == 0) throw std::invalid_argument("Trainer: nothing in the model is trainable");
   if (examples == 0) throw std::invalid_argument("Trainer: there are no examples");
   require(options.patience == 0 || heldOut > 0, "patience", "expected 0 where nothing is held out");
+  const auto count = static_cast<Index>(examples);
+  requireAtMost("microBatch", count, "the number of examples", options.microBatch);
+  requireAtMost("accumulation", mostAccumulation(count, options.microBatch),
+                "the micro-batches that " + std::to_string(count) + " examples fill", options.accumulation);
 }
 
 TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes,

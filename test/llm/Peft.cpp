@@ -183,6 +183,26 @@ BOOST_AUTO_TEST_CASE(targetsThatAreNotThereAreRefused) {
   BOOST_CHECK_THROW(llm::attachLora(model, config, 1), FormatError);
 }
 
+BOOST_AUTO_TEST_CASE(oneMisspeltNameAmongTargetsIsRefused) {
+  auto model = llm::loadLlama(golden("llama"));
+  llm::LoraConfig config;
+  const auto refused = [&](const std::string& message) {
+    BOOST_CHECK_EXCEPTION(llm::attachLora(model, config, 1), FormatError,
+                          [&](const FormatError& e) { return e.what() == "LoraConfig: " + message; });
+    BOOST_TEST(model.trainable().empty());
+  };
+  config.targetModules = {"q_proj", "nope", "layers.0.mlp.down_proj", "model.layers.9.mlp.down_proj"};
+  refused(
+      "target_modules: expected projections of the model (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, "
+      "v_proj), found none that match nope, model.layers.9.mlp.down_proj");
+  config.targetModules = {"v_proj"};
+  config.rankPattern = {{"layers.1.self_attn.v_proj", Index(1) << 62}};
+  const auto& value = model.layers()[1].value;
+  refused("r: model.layers.1.self_attn.v_proj, " + std::to_string(value.rows()) + "x" + std::to_string(value.cols()) +
+          ": expected a rank of at most " + std::to_string(std::max(value.rows(), value.cols())) +
+          ", found 4611686018427387904");
+}
+
 BOOST_AUTO_TEST_CASE(tensorsThatDoNotFitAreRefused) {
   auto model = llm::loadLlama(golden("llama"));
   const std::string folder = "wrong-peft";

@@ -267,6 +267,19 @@ BOOST_AUTO_TEST_CASE(optionsThatContradictThemselvesAreRefused) {
   refused([](auto& o) { o.warmup = 10; });
   refused([](auto& o) { o.patience = 1; });
   refused([](auto& o) { o.clip = -1; });
+  const auto refusedSaying = [&](Index microBatch, Index accumulation, const std::string& message) {
+    llm::TrainOptions o = options(9);
+    o.microBatch = microBatch;
+    o.accumulation = accumulation;
+    BOOST_CHECK_EXCEPTION(Trainer(model, data(3, 1), {}, o), std::invalid_argument,
+                          [&](const auto& e) { return e.what() == "TrainOptions: " + message; });
+  };
+  constexpr Index kLargest = std::numeric_limits<Index>::max();
+  const std::string found = ", found " + std::to_string(kLargest);
+  refusedSaying(kLargest, kLargest, "microBatch: expected at most 3, the number of examples" + found);
+  refusedSaying(2, kLargest, "accumulation: expected at most 2, the micro-batches that 3 examples fill" + found);
+  refusedSaying(2, 3, "accumulation: expected at most 2, the micro-batches that 3 examples fill, found 3");
+  refused([](auto& o) { o.steps = kLargest; });
   BOOST_CHECK_THROW(Trainer(model, {}, {}, options(9)), std::invalid_argument);
   llm::detachLora(model);
   BOOST_CHECK_THROW(Trainer(model, data(3, 1), {}, options(9)), std::invalid_argument);

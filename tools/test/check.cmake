@@ -59,6 +59,8 @@ expect_same("parameters" "${parameters}" "${expected}")
 expect_same("vocabulary" "${vocabulary}" 260)
 file(WRITE ${OUT}/broken.safetensors "12345678{}")
 fail_running("eigenq info: broken.safetensors: " info broken.safetensors)
+file(COPY_FILE ${OUT}/text ${OUT}/text.safetensors)
+fail_running("eigenq info: text.safetensors: header: no safetensors file: .*found [0-9]+, the bytes \"The squa\"" info text.safetensors)
 
 # ---- eval
 succeed(eval model --text text)
@@ -132,6 +134,11 @@ expect_different("two seeds" "${first}" "${out}")
 file(WRITE ${OUT}/prompts "The square of\r\n\nOne\nTwo\n")
 succeed(generate model --batch prompts --batch-size 2 --max-tokens 5 --ignore-eos)
 expect_match("${out}" "^{\"prompt\":\"The square of\",.*\"tokens\":5}\n{\"prompt\":\"One\",[^\n]*\n{\"prompt\":\"Two\",[^\n]*\n$")
+set(largest 9223372036854775807)
+succeed(generate model --prompt "The square" --max-tokens ${largest} --ignore-eos)
+expect_match("${err}" "prompt: 10 tokens, .*; decode: 54 tokens")
+succeed(generate model --batch prompts --batch-size ${largest} --max-tokens 5 --ignore-eos)
+expect_match("${out}" "^{\"prompt\":\"The square of\",.*\"prompt\":\"One\",[^\n]*\n{\"prompt\":\"Two\",[^\n]*\n$")
 string(REPEAT "x" 65 long)
 fail_running("eigenq generate: the prompt has 65 tokens, the model takes 64" generate model --prompt ${long})
 set(ENV{CUDA_VISIBLE_DEVICES} "")  # also where there is a GPU
@@ -175,6 +182,14 @@ succeed(finetune model taught --jsonl lines --eval lines --steps 3 --eval-every 
 expect_match("${out}" "^sequences   2 to learn, 2 held out\n")
 file(WRITE ${OUT}/lines "{\"prompt\": \"2 + 2 = \"}\n")
 fail_running("eigenq finetune: lines:1: completion: " finetune model again --jsonl lines)
+foreach(option batch accumulation)
+  fail_running("eigenq finetune: --${option}: expected at most [0-9]+, the .*, found ${largest}" finetune model again --text text --length 32
+               --${option} ${largest})
+endforeach()
+fail_running("eigenq finetune: --steps: expected at most 1000000000, found ${largest}" finetune model again --text text --steps ${largest})
+fail_running("eigenq finetune: LoraConfig: r: .*expected a rank of at most 32, found ${largest}" finetune model again --text text --r ${largest})
+fail_running("eigenq finetune: LoraConfig: target_modules: .*down_proj, .*, found none that match nope" finetune model again --text text
+             --target-modules q_proj nope)
 fail_running("eigenq finetune: .*expected one sequence" finetune model again --text prompts)
 expect_absent(again)
 

@@ -18,6 +18,7 @@
 
 #include "../Plot.h"
 #include "../Progress.h"
+#include "Batches.h"
 #include "Options.h"
 
 namespace finetune {
@@ -86,7 +87,9 @@ int runPretrained(const PretrainedOptions& o) {
   Sequences sequences = split(readSequences(o, model.config()), o.holdOut);
   std::printf("%s: %.1f MB of weights; %zu sequences, and %zu held out\n", o.model.c_str(),
               static_cast<double>(model.sizeInBytes()) / 1e6, sequences.train.size(), sequences.heldOut.size());
-  llm::Trainer<Model> trainer(model, std::move(sequences.train), std::move(sequences.heldOut), o.train);
+  llm::TrainOptions train = o.train;
+  fitBatches(train, sequences.train.size(), "--accumulate", kUsualBatch);
+  llm::Trainer<Model> trainer(model, std::move(sequences.train), std::move(sequences.heldOut), train);
   const std::filesystem::path folder = o.adapter;
   const llm::RunFiles files{(folder / "trainer_state.safetensors").string(), o.saveEvery, o.resume};
   llm::resumeTraining(trainer, files);

@@ -54,14 +54,16 @@ void addTraining(CLI::App& app, PretrainedOptions& o) {
   EigenQ::llm::TrainOptions& t = o.train;
   t.steps = 200;
   t.warmup = 10;
-  t.microBatch = 8;
+  t.microBatch = 0;
   t.adamw.learningRate = 1e-3;
   t.evaluateEvery = 50;
   app.add_option("--steps", t.steps, "Updates")->check(CLI::PositiveNumber);
   app.add_option("--warmup", t.warmup, "Updates in which the learning rate rises")->check(CLI::NonNegativeNumber);
   app.add_option("--lr", t.adamw.learningRate, "Peak learning rate; a cosine takes it to zero")
       ->check(CLI::PositiveNumber);
-  app.add_option("--batch", t.microBatch, "Sequences at once")->check(CLI::PositiveNumber);
+  app.add_option("--batch", t.microBatch, "Sequences at once")
+      ->check(CLI::PositiveNumber)
+      ->default_str(std::to_string(kUsualBatch) + ", or all there are");
   app.add_option("--accumulate", t.accumulation, "Batches in an update")->check(CLI::PositiveNumber);
   app.add_flag("--adamw8bit", t.optimizer8bit, "Moments of the optimiser in 8 bits");
   app.add_flag("--checkpoint", t.checkpointLayers, "Compute layers again instead of keeping them: less memory");

@@ -27,6 +27,8 @@ struct PretrainedOptions {
   EigenQ::llm::LoadOptions load() const;
 };
 
+constexpr EigenQ::Index kUsualBatch = 8;  // sequences, where they are so many and no --batch is given
+
 /** Reads the command line. \returns nothing when there is nothing more to do; \a status is then the exit status. */
 std::optional<PretrainedOptions> parsePretrainedOptions(int argc, char** argv, int& status);
 

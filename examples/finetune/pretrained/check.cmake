@@ -50,6 +50,8 @@ run(0 "29 sequences, and 1 held out" --jsonl ${OUT}/tables.jsonl --hold-out 0.03
     --checkpoint --accumulate 2 --adapter ${OUT}/tables --init ${OUT}/whole)
 
 run(1 "found none that match" ${nf4} --targets c_attn --adapter ${OUT}/none)
+run(1 "--accumulate: expected at most [0-9]+, the batches that [0-9]+ sequences fill, found 9223372036854775807" ${nf4}
+    --accumulate 9223372036854775807 --adapter ${OUT}/none)
 file(WRITE ${OUT}/short "Two words")
 run(1 "shorter than a sequence" --text ${OUT}/short --adapter ${OUT}/none)
 run(106 "--text or --jsonl" --adapter ${OUT}/none)

@@ -23,6 +23,16 @@ struct AdapterMatrices {
   Eigen::MatrixXf b;  // out×r
 };
 
+/** A projection that an adapter can have. */
+struct AdapterPlace {
+  std::string module;
+  Index out, in;
+};
+
+/** Throws FormatError where a name among the targets is of none of \a places, and where a fresh adapter would have a
+ * rank above both extents of its projection. */
+void checkFreshTargets(const LoraConfig& config, const std::vector<AdapterPlace>& places);
+
 /** A drawn as \a config says, from a stream of random numbers of its own; B zero. */
 AdapterMatrices newAdapter(const LoraConfig& config, const std::string& module, Index out, Index in, std::uint64_t seed,
                            std::uint64_t stream);
@@ -73,10 +83,17 @@ void attachTargets(Llama<Scalar, Place>& model, const LoraConfig& config, const 
 /** Puts a fresh adapter on every projection that \a config targets, in place of one that is there: float, on the
  * model's device. The model computes as before, since B = 0, until an optimiser steps model.trainable().
  * \param seed  of A: the same numbers on every machine and in every place
- * Throws FormatError where the config targets nothing, or the embedding. */
+ * Throws FormatError, before the model changes, where the config targets the embedding or nothing, where one of the
+ * names in targetModules is of no projection (PEFT ignores it beside others, and with it that projection), and for a
+ * rank above both extents of a projection. */
 template <typename Scalar, typename Place>
 void attachLora(Llama<Scalar, Place>& model, const LoraConfig& config, std::uint64_t seed) {
   config.validate();
+  std::vector<internal::AdapterPlace> places;
+  model.forEachLinear([&places](const Linear<Scalar, Place>& linear) {
+    places.push_back({linear.name(), linear.rows(), linear.cols()});
+  });
+  internal::checkFreshTargets(config, places);
   std::uint64_t stream = 0;
   internal::attachTargets(model, config, [&](const Linear<Scalar, Place>& linear) {
     return internal::newAdapter(config, linear.name(), linear.rows(), linear.cols(), seed, stream++);

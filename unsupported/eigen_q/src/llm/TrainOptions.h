@@ -15,9 +15,11 @@ namespace llm {
 struct TrainOptions {
   enum class Decay : std::uint8_t { kConstant, kLinear, kCosine };
 
+  static constexpr Index kMostSteps = 1'000'000'000;  // what happened in each of them is kept
+
   Index steps = 1000;      // updates
-  Index microBatch = 4;    // sequences that are computed at once
-  Index accumulation = 1;  // micro-batches in an update
+  Index microBatch = 4;    // sequences that are computed at once, at most as many as there are
+  Index accumulation = 1;  // micro-batches in an update, at most mostAccumulation()
   bool shuffle = true;     // otherwise in the order of the data
   std::uint64_t seed = 1;  // of the order and of dropout
 
@@ -39,6 +41,9 @@ struct TrainOptions {
   /** Names and values of all options that losses depend on. */
   TrainerState::Settings settings() const;
 };
+
+/** Micro-batches that \a examples, one or more, fill: more in an update would only repeat some. */
+Index mostAccumulation(Index examples, Index microBatch);
 
 }  // namespace llm
 }  // namespace EigenQ

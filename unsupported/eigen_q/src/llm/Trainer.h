@@ -38,7 +38,8 @@ class Trainer {
 
   /** \param model  outlives the trainer and keeps its address; it has adapters or other trainable parts by now.
    * \param heldOut  may be empty: then nothing is evaluated.
-   * Throws std::invalid_argument where options contradict each other, nothing is trainable or there are no examples. */
+   * Throws std::invalid_argument, before anything is allocated, where options contradict each other or ask for batches
+   * that \a train cannot fill, nothing is trainable or there are no examples. */
   Trainer(Model& model, std::vector<Example> train, std::vector<Example> heldOut, const TrainOptions& options);
 
   const TrainOptions& options() const { return m_options; }

@@ -29,7 +29,7 @@ double meanLoss(ad::Tape<Scalar, Place>& tape, Llama<Scalar, Place>& model, cons
   return counted > 0 ? sum / static_cast<double>(counted) : 0;
 }
 
-/** Throws std::invalid_argument for what a trainer cannot begin with. */
+/** Throws std::invalid_argument for what a trainer cannot begin with, invalid options among it. */
 void checkTraining(const TrainOptions& options, std::size_t parameters, std::size_t examples, std::size_t heldOut);
 /** The settings of the model: its sizes, and scale and dropout of its adapters. */
 TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes,
@@ -53,15 +53,14 @@ Trainer<Model>::Trainer(Model& model, std::vector<Example> train, std::vector<Ex
     : m_model(model),
       m_train(std::move(train)),
       m_heldOut(std::move(heldOut)),
-      m_options((options.validate(), options)),
+      m_options(
+          (internal::checkTraining(options, model.trainable().size(), m_train.size(), m_heldOut.size()), options)),
       m_schedule(options.schedule()),
       m_optimizer(model.trainable(), options),
       m_order(static_cast<Index>(m_train.size()), options.seed, options.shuffle),
       m_dataChecksum(checksum(m_train) ^ (checksum(m_heldOut) * 31)),
       m_losses(options.accumulation, kStepsPerLook),
-      m_shares(options.accumulation, kStepsPerLook) {
-  internal::checkTraining(options, m_optimizer->parameters().size(), m_train.size(), m_heldOut.size());
-}
+      m_shares(options.accumulation, kStepsPerLook) {}
 
 template <typename Model>
 Batch Trainer<Model>::microBatch(Index k) {
