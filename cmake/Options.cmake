@@ -41,9 +41,10 @@ endif()
 
 # Tokenizers are built where PCRE2 and utf8proc are found; asking for them where they are not is an error. PCRE2 10.40 is
 # the first with properties such as White_Space.
+set(EIGENQ_TOKENIZER_MODULES libpcre2-8>=10.40 libutf8proc>=2.4)
 find_package(PkgConfig QUIET)
 if(PkgConfig_FOUND)
-  pkg_check_modules(EIGENQ_TOKENIZER_LIBRARIES QUIET IMPORTED_TARGET libpcre2-8>=10.40 libutf8proc>=2.4)
+  pkg_check_modules(EIGENQ_TOKENIZER_LIBRARIES QUIET IMPORTED_TARGET ${EIGENQ_TOKENIZER_MODULES})
 endif()
 option(EIGENQ_WITH_TOKENIZER "Build EigenQ::Tokenizer, which needs PCRE2 and utf8proc" ${EIGENQ_TOKENIZER_LIBRARIES_FOUND})
 if(EIGENQ_WITH_TOKENIZER AND NOT EIGENQ_TOKENIZER_LIBRARIES_FOUND)
