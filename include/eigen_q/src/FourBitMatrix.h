@@ -62,6 +62,12 @@ class FourBitMatrix : public QuantizedBase<FourBitMatrix<kType>> {
     m_state = std::move(quantized.state);
   }
 
+  /** Does not compile: write W.asDense(), which says that it rounds what was rounded once. */
+  template <typename Other>
+  explicit FourBitMatrix(const QuantizedBase<Other>&, Index = 64, Statistics = Statistics::kPlain) {
+    internal::refuseToQuantizeAgain<Other>();
+  }
+
   /** Takes stored codes, two a byte, the first in the high nibble, and the state that decodes them.
    * Throws FormatError where the state is of another type, of no matrix, or does not fit; \a where names the source. */
   FourBitMatrix(ByteVector packed, QuantState state, const std::string& where = name())

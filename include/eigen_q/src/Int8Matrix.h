@@ -46,6 +46,12 @@ class Int8Matrix : public QuantizedBase<Int8Matrix> {
     m_rowAbsmax = std::move(quantized.rowStats);
   }
 
+  /** Does not compile: write W.asDense(), which says that it rounds what was rounded once. */
+  template <typename Other>
+  explicit Int8Matrix(const QuantizedBase<Other>&) {
+    internal::refuseToQuantizeAgain<Other>();
+  }
+
   /** Takes stored codes, row-major n×k, and the absmax of each row (SCB in checkpoints), n finite values ≥ 0.
    * Throws FormatError where they do not fit; \a where names the source. */
   Int8Matrix(Int8Codes codes, Eigen::VectorXf rowAbsmax, const std::string& where = "Int8Matrix")

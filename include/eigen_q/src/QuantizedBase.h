@@ -70,6 +70,14 @@ struct traits<EigenQ::ScaledQuantized<Xpr>> : EigenQ::internal::QuantizedTraits<
 
 namespace EigenQ {
 
+namespace internal {
+/** For constructors that quantise a matrix which is quantised already, perhaps in another format. */
+template <typename Other>
+constexpr void refuseToQuantizeAgain() {
+  static_assert(sizeof(Other) == 0, "QUANTISING_A_QUANTISED_MATRIX_DECODES_IT_FIRST__SAY_SO_WITH_asDense");
+}
+}  // namespace internal
+
 // Operations that look natural and are refused in words, rather than by a page of candidates that do not match.
 #define EIGENQ_READ_ONLY_OPERATOR(op)                                                                         \
   template <typename Other>                                                                                   \
@@ -82,6 +90,12 @@ namespace EigenQ {
   Eigen::MatrixXf operator op(const Lhs<L>&, const Rhs<R>&) {                                     \
     static_assert(sizeof(L) == 0, "SUMS_WITH_A_QUANTISED_MATRIX_DECODE_IT__SAY_SO_WITH_asDense"); \
     return {};                                                                                    \
+  }
+#define EIGENQ_DENSE_ONLY_MEMBER(member)                                                                \
+  template <typename D = Derived>                                                                       \
+  auto member() const {                                                                                 \
+    static_assert(sizeof(D) == 0, "THIS_DECODES_A_QUANTISED_MATRIX_CODE_BY_CODE__SAY_SO_WITH_asDense"); \
+    return asDense().member();                                                                          \
   }
 #define EIGENQ_REFUSED_PRODUCT(Lhs, Rhs, message)           \
   template <typename L, typename R>                         \
@@ -174,6 +188,15 @@ class QuantizedBase : public Eigen::EigenBase<Derived> {
   EIGENQ_READ_ONLY_OPERATOR(+=)
   EIGENQ_READ_ONLY_OPERATOR(-=)
 
+  EIGENQ_DENSE_ONLY_MEMBER(norm)
+  EIGENQ_DENSE_ONLY_MEMBER(squaredNorm)
+  EIGENQ_DENSE_ONLY_MEMBER(sum)
+  EIGENQ_DENSE_ONLY_MEMBER(mean)
+  EIGENQ_DENSE_ONLY_MEMBER(minCoeff)
+  EIGENQ_DENSE_ONLY_MEMBER(maxCoeff)
+  EIGENQ_DENSE_ONLY_MEMBER(cwiseAbs)
+  EIGENQ_DENSE_ONLY_MEMBER(array)
+
   ScaledQuantized<Derived> operator-() const { return {derived(), -1.0f}; }
   template <typename Factor, std::enable_if_t<internal::IsFactor<Factor>::value, int> = 0>
   ScaledQuantized<Derived> operator*(const Factor& factor) const {
@@ -203,6 +226,7 @@ EIGENQ_REFUSED_PRODUCT(Eigen::EigenBase, QuantizedBase, "QUANTISED_PRODUCTS_TAKE
 
 #undef EIGENQ_READ_ONLY_OPERATOR
 #undef EIGENQ_DENSE_ONLY_OPERATOR
+#undef EIGENQ_DENSE_ONLY_MEMBER
 #undef EIGENQ_REFUSED_PRODUCT
 
 /** factor·W, unevaluated: the factor joins the scale of the product or the dequantised value. */

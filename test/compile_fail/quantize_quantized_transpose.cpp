@@ -1,0 +1,11 @@
+// expect: QUANTISING_A_QUANTISED_MATRIX_DECODES_IT_FIRST__SAY_SO_WITH_asDense
+// SPDX-License-Identifier: MPL-2.0
+#include <eigen_q/Core>
+
+EigenQ::NF4Matrix transposed(const EigenQ::NF4Matrix& w) {
+#ifdef EIGENQ_MUST_NOT_COMPILE
+  return EigenQ::NF4Matrix(w.transpose());
+#else
+  return EigenQ::NF4Matrix(w.transpose().asDense());
+#endif
+}
