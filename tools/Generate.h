@@ -22,6 +22,7 @@ struct GenerateOptions {
   std::string batch;  // a file of prompts, one a line; empty: none
   Index batchSize = 8;
   llm::GenerateOptions how;
+  std::vector<std::string> stop;  // a text ends before the first of them
   bool ignoreEos = false;
   bool noEcho = false;
 };
@@ -55,9 +56,9 @@ void printJsonLine(const std::string& prompt, const std::string& text, std::size
 
 /** The ids of \a prompt; throws std::runtime_error where it has none or more than \a most. */
 std::vector<int> encodePrompt(const llm::Tokenizer& tokenizer, const std::string& prompt, Index most);
-/** The text of \a tokens as it reads behind \a prompt. */
-std::string continuation(const llm::Tokenizer& tokenizer, const std::vector<int>& prompt,
-                         const std::vector<int>& tokens);
+/** Makes \a decoder one for what follows \a prompt, ended by \a stop. \returns the prompt's text. */
+std::string readPrompt(llm::StreamDecoder& decoder, const std::vector<int>& prompt,
+                       const std::vector<std::string>& stop);
 
 /** Tokens that a sequence needs place for, the prompt's \a length included. */
 inline Index roomFor(std::size_t length, const llm::GenerateOptions& how, Index maxPositions) {
@@ -69,17 +70,15 @@ template <typename Model>
 void streamOne(Model& model, const llm::Tokenizer& tokenizer, const GenerateOptions& options, Speed& speed) {
   const std::vector<int> ids = encodePrompt(tokenizer, options.prompt, model.maxPositions());
   llm::StreamDecoder decoder(tokenizer);
-  for (const int id : ids) {
-    const std::string piece = decoder.push(id);
-    if (!options.noEcho) printNow(piece);
-  }
+  const std::string prompt = readPrompt(decoder, ids, options.stop);
+  if (!options.noEcho) printNow(prompt);
   llm::Generator<Model> generate(model, 1, roomFor(ids.size(), options.how, model.maxPositions()));
   speed.countPrompts(ids.size());
   speed.begin();
   generate({ids}, options.how, [&](Index, int token) {
     speed.countToken();
     printNow(decoder.push(token));
-    return !interrupted();
+    return !decoder.stopped() && !interrupted();
   });
   speed.end(1);
   printNow(decoder.finish() + "\n");
@@ -100,22 +99,31 @@ void generateMany(Model& model, const llm::Tokenizer& tokenizer, const GenerateO
     const std::size_t count = std::min(atATime, prompts.size() - i);
     const std::vector<std::vector<int>> some(ids.begin() + static_cast<std::ptrdiff_t>(i),
                                              ids.begin() + static_cast<std::ptrdiff_t>(i + count));
-    for (const auto& prompt : some) speed.countPrompts(prompt.size());
+    std::vector<llm::StreamDecoder> decoders;
+    for (const auto& prompt : some) {
+      speed.countPrompts(prompt.size());
+      decoders.emplace_back(tokenizer);
+      readPrompt(decoders.back(), prompt, options.stop);
+    }
+    std::vector<std::string> texts(count);
     speed.begin();
-    const auto tokens = generate(some, options.how, [&](Index, int) {
+    const auto tokens = generate(some, options.how, [&](Index sequence, int token) {
+      const auto s = static_cast<std::size_t>(sequence);
       speed.countToken();
-      return !interrupted();
+      texts[s] += decoders[s].push(token);
+      return !decoders[s].stopped() && !interrupted();
     });
     speed.end(count);
     throwIfInterrupted();
     for (std::size_t s = 0; s < count; ++s)
-      printJsonLine(prompts[i + s], continuation(tokenizer, some[s], tokens[s]), tokens[s].size());
+      printJsonLine(prompts[i + s], texts[s] + decoders[s].finish(), tokens[s].size());
   }
 }
 
 template <typename Model>
 void generate(const GenerateOptions& options) {
   const llm::Tokenizer tokenizer = tokenizerOf(options.model.directory);
+  llm::StreamDecoder(tokenizer).stopAt(options.stop);  // what it refuses costs no loading
   Model model = loadModel<Model>(options.model);
   GenerateOptions complete = options;
   if (!options.ignoreEos) complete.how.stopTokens = model.config().eosTokenIds;

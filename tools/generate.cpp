@@ -20,6 +20,7 @@ constexpr const char* kFooter =
     "  eigenq generate SmolLM2-135M --prompt 'Once upon a time'\n"
     "  eigenq generate SmolLM2-135M --prompt 'Dear Sir' --temperature 0.8 --top-p 0.95 --seed 7 --quantize nf4\n"
     "  eigenq generate SmolLM2-135M --adapter letters --batch prompts.txt --max-tokens 40 > answers.jsonl\n"
+    "  eigenq generate SmolLM2-135M --prompt 'Q: Why?' --stop Q: --stop $'\\n\\n' --repetition-penalty 1.1\n"
     "Temperature 0 takes the likeliest token. The same seed gives the same text.";
 
 double rate(std::size_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
@@ -47,7 +48,17 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--min-p", sampling.minP, "Choose among those at least this fraction as likely as the likeliest")
       ->check(finite())
       ->check(CLI::Range(0.0, 1.0));
+  command
+      .add_option("--repetition-penalty", sampling.repetitionPenalty,
+                  "Divides the scores of tokens that prompt or text have already; 1: off")
+      ->check(finite())
+      ->check(CLI::PositiveNumber);
   command.add_option("--seed", sampling.seed, "Of sampling; the n-th prompt of a batch has seed + n");
+  command.add_option("--stop", options.stop, "End a text before this; may be given more than once")
+      ->type_name("TEXT")
+      ->default_str("")
+      ->allow_extra_args(false)
+      ->check(unnamed(CLI::Validator([](std::string& text) { return text.empty() ? "expected a text" : ""; }, "")));
   command.add_flag("--ignore-eos", options.ignoreEos, "Go on behind tokens that end a text");
   command.add_flag("--no-echo", options.noEcho, "Print only what is new");
 }
@@ -84,13 +95,12 @@ std::vector<int> encodePrompt(const llm::Tokenizer& tokenizer, const std::string
   return ids;
 }
 
-std::string continuation(const llm::Tokenizer& tokenizer, const std::vector<int>& prompt,
-                         const std::vector<int>& tokens) {
-  llm::StreamDecoder decoder(tokenizer);
-  for (const int id : prompt) (void)decoder.push(id);
+std::string readPrompt(llm::StreamDecoder& decoder, const std::vector<int>& prompt,
+                       const std::vector<std::string>& stop) {
   std::string text;
-  for (const int id : tokens) text += decoder.push(id);
-  return text + decoder.finish();
+  for (const int id : prompt) text += decoder.push(id);
+  decoder.stopAt(stop);
+  return text;
 }
 
 void addGenerate(CLI::App& program, Job& job) {

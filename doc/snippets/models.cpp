@@ -46,6 +46,7 @@ int main() {
   how.maxNewTokens = 8;
   how.sampling.temperature = 0.8;
   how.sampling.topP = 0.95;
+  how.sampling.repetitionPenalty = 1.1;
   how.stopTokens = model.config().eosTokenIds;
   const auto tokens = generate({prompt}, how, [](Index, int) {
     std::printf(".");  // a streaming decoder would print text here

@@ -21,4 +21,8 @@ int main() {
   llm::StreamDecoder stream(tokenizer);
   for (const int id : ids) std::cout << "[" << stream.push(id) << "]";
   std::cout << stream.finish() << "\n";
+
+  stream.stopAt({"l a"});
+  for (const int id : ids) std::cout << "[" << stream.push(id) << "]";
+  std::cout << (stream.stopped() ? " stopped" : " goes on") << "\n";
 }

@@ -18,3 +18,8 @@ if(NOT status EQUAL 0 OR NOT out MATCHES "^Once upon a time, a little girl named
    NOT err MATCHES "^prompt [0-9]+ tokens/s, decode [0-9]+ tokens/s\n$")
   message(FATAL_ERROR "expected a story and its speed, found status ${status}\n${out}\n${err}")
 endif()
+execute_process(COMMAND ${GENERATE} ${model} "Once upon a time" 0 "Tim" "irl nam" RESULT_VARIABLE status OUTPUT_VARIABLE out
+                ERROR_VARIABLE err)
+if(NOT status EQUAL 0 OR NOT out STREQUAL "Once upon a time, a little g\n")
+  message(FATAL_ERROR "expected a story that is stopped, found status ${status}\n${out}\n${err}")
+endif()

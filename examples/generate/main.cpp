@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// Continues a prompt with a model of the Llama family, in NF4: generate FOLDER PROMPT [TEMPERATURE]
+// Continues a prompt with a model of the Llama family, in NF4: generate FOLDER PROMPT [TEMPERATURE [STOP…]]
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +18,8 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-void generate(const std::string& folder, const std::string& prompt, double temperature) {
+void generate(const std::string& folder, const std::string& prompt, double temperature,
+              const std::vector<std::string>& stop) {
   const auto tokenizer = llm::Tokenizer::fromFile(folder + "/tokenizer.json");
   llm::LoadOptions load;
   load.format = llm::WeightFormat::kNF4;
@@ -31,6 +33,7 @@ void generate(const std::string& folder, const std::string& prompt, double tempe
   const std::vector<int> ids = tokenizer.encode(prompt);
   llm::StreamDecoder text(tokenizer);
   for (const int id : ids) std::cout << text.push(id);
+  text.stopAt(stop);
 
   const double start = now();
   double first = 0;
@@ -38,7 +41,7 @@ void generate(const std::string& folder, const std::string& prompt, double tempe
   const auto tokens = generator({ids}, how, [&](EigenQ::Index, int token) {
     if (first == 0) first = now();
     std::cout << text.push(token) << std::flush;
-    return true;
+    return !text.stopped();
   });
   std::cout << text.finish() << '\n';
   std::fprintf(stderr, "prompt %.0f tokens/s, decode %.0f tokens/s\n",
@@ -49,11 +52,12 @@ void generate(const std::string& folder, const std::string& prompt, double tempe
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc < 3 || argc > 4) {
-    std::fprintf(stderr, "usage: generate FOLDER PROMPT [TEMPERATURE]\n");
+  if (argc < 3) {
+    std::fprintf(stderr, "usage: generate FOLDER PROMPT [TEMPERATURE [STOP…]]\n");
     return 2;
   }
-  generate(argv[1], argv[2], argc == 4 ? std::atof(argv[3]) : 0);
+  const std::vector<std::string> stop(argv + std::min(argc, 4), argv + argc);
+  generate(argv[1], argv[2], argc > 3 ? std::atof(argv[3]) : 0, stop);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "generate: %s\n", e.what());
   return 1;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// sampler.cpp: softmax(scores / temperature), cut to the most probable tokens, and a draw from what is left.
+// sampler.cpp: scores of repeated tokens lowered, softmax(scores / temperature), cut to the most probable tokens, and a
+// draw from what is left.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -9,6 +10,16 @@
 
 namespace EigenQ {
 namespace llm {
+
+void internal::penaliseRepetition(Eigen::VectorXf& scores, const std::unordered_set<int>& tokens, float penalty) {
+  for (const int token : tokens) {
+    if (token < 0 || token >= scores.size())
+      throw std::out_of_range("Sampler: expected seen tokens from 0 to " + std::to_string(scores.size() - 1) +
+                              ", found " + std::to_string(token));
+    float& score = scores(token);
+    score = score < 0 ? score * penalty : score / penalty;
+  }
+}
 
 Sampler::Sampler(const SamplingOptions& options) : m_options(options), m_random(options.seed) {
   if (!(options.temperature >= 0) || !std::isfinite(options.temperature))
@@ -20,9 +31,24 @@ Sampler::Sampler(const SamplingOptions& options) : m_options(options), m_random(
     throw std::invalid_argument("Sampler: expected topP above 0 and up to 1, found " + std::to_string(options.topP));
   if (!(options.minP >= 0 && options.minP <= 1))
     throw std::invalid_argument("Sampler: expected minP from 0 to 1, found " + std::to_string(options.minP));
+  const auto penalty = static_cast<float>(options.repetitionPenalty);  // what the scores meet
+  if (!(penalty > 0) || !std::isfinite(penalty))
+    throw std::invalid_argument("Sampler: expected a repetitionPenalty above 0 and finite, found " +
+                                std::to_string(options.repetitionPenalty));
+}
+
+void Sampler::see(int token) {
+  if (m_options.repetitionPenalty != 1) m_seen.insert(token);
 }
 
 int Sampler::operator()(const Eigen::Ref<const Eigen::VectorXf>& scores) {
+  if (m_seen.empty()) return choose(scores);
+  m_penalised = scores;
+  internal::penaliseRepetition(m_penalised, m_seen, static_cast<float>(m_options.repetitionPenalty));
+  return choose(m_penalised);
+}
+
+int Sampler::choose(const Eigen::Ref<const Eigen::VectorXf>& scores) {
   Index best = 0;
   for (Index i = 0; i < scores.size(); ++i) {
     if (std::isnan(scores(i))) throw std::domain_error("Sampler: the score of token " + std::to_string(i) + " is NaN");

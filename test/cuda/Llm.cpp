@@ -217,6 +217,21 @@ BOOST_AUTO_TEST_CASE(greedyTokensAreThoseOfTheHost) {
   }
 }
 
+// Greedy steps hand their scores out then; the next call's choose on the device again.
+BOOST_AUTO_TEST_CASE(penalisedTokensAreThoseOfTheHost) {
+  auto host = tinyModel(llm::LlamaFamily::kQwen2);
+  auto device = tinyModel<DeviceModel<float>>(llm::LlamaFamily::kQwen2);
+  llm::Generator onHost(host, 3);
+  llm::Generator onDevice(device, 3);
+  llm::GenerateOptions penalised = greedy();
+  penalised.sampling.repetitionPenalty = 1.3;
+  const auto expected = onHost(kPrompts, penalised), without = onHost(kPrompts, greedy());
+  BOOST_TEST((expected != without));
+  BOOST_TEST((onDevice(kPrompts, penalised) == expected));
+  BOOST_TEST((onDevice(kPrompts, greedy()) == without));
+  BOOST_TEST((onDevice(kPrompts, penalised) == expected));
+}
+
 BOOST_AUTO_TEST_CASE(blocksInOneKernelAreThoseOfTheOps) {
   for (const Wide& wide : kWide) checkFusedBlocks(wide);
 }

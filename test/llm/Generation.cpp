@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <unsupported/eigen_q/Llm>
 
@@ -21,16 +22,19 @@ namespace bdata = boost::unit_test::data;
 constexpr Index kNew = 12;
 
 /** The largest score behind \a tokens by the model as a whole. */
-int likeliest(Model& model, const std::vector<int>& tokens) {
+int likeliest(Model& model, const std::vector<int>& tokens, float penalty) {
+  Eigen::VectorXf scores = test::logitsOf(model, tokens).rightCols(1);
+  for (const int token : std::set<int>(tokens.begin(), tokens.end()))
+    scores(token) *= scores(token) > 0 ? 1 / penalty : penalty;
   Index best = 0;
-  test::logitsOf(model, tokens).rightCols(1).col(0).maxCoeff(&best);
+  scores.maxCoeff(&best);
   return static_cast<int>(best);
 }
 
-std::vector<int> greedyByTheWhole(Model& model, std::vector<int> tokens, Index count) {
+std::vector<int> greedyByTheWhole(Model& model, std::vector<int> tokens, Index count, float penalty = 1) {
   std::vector<int> found;
   for (Index i = 0; i < count; ++i) {
-    found.push_back(likeliest(model, tokens));
+    found.push_back(likeliest(model, tokens, penalty));
     tokens.push_back(found.back());
   }
   return found;
@@ -65,6 +69,20 @@ BOOST_DATA_TEST_CASE(greedyTokensAreThoseOfTheWholeModel, bdata::make(test::kFam
   const Tokens found = generate(kPrompts, greedy());
   for (std::size_t s = 0; s < kPrompts.size(); ++s)
     BOOST_TEST(found[s] == greedyByTheWhole(model, kPrompts[s], kNew), boost::test_tools::per_element());
+}
+
+// One penalty makes repetitions less likely, the other likelier. Each sequence has seen its own tokens, in this call.
+BOOST_DATA_TEST_CASE(penalisedTokensAreThoseOfTheWholeModel, bdata::make({1.3f, 0.8f}), penalty) {
+  Model model = test::tinyModel(llm::LlamaFamily::kQwen2);
+  llm::Generator generate(model, 3);
+  llm::GenerateOptions options = greedy();
+  const Tokens without = generate(kPrompts, options);
+  options.sampling.repetitionPenalty = static_cast<double>(penalty);
+  (void)generate({kPrompts[2]}, options);
+  const Tokens found = generate(kPrompts, options);
+  for (std::size_t s = 0; s < kPrompts.size(); ++s)
+    BOOST_TEST(found[s] == greedyByTheWhole(model, kPrompts[s], kNew, penalty), boost::test_tools::per_element());
+  BOOST_TEST(found != without);
 }
 
 // Token by token, and in two pieces: the scores are those of all at once, but for the order of sums.
@@ -192,6 +210,46 @@ BOOST_AUTO_TEST_CASE(greedyTakesTheFirstOfEquals) {
   BOOST_TEST(sample(Eigen::Vector4f(0, 3, 3, 1)) == 1);
 }
 
+// python -c 'import torch, transformers as t; s = torch.tensor([[1.5, -1.5, .3, -.7, 2, 0, -3.25, .1]])
+// for p in 1.3, .8: print(t.RepetitionPenaltyLogitsProcessor(p)(torch.tensor([[1, 4, 4, 2, 5, 3, 4]]), s).tolist())'
+// with transformers 5.23.0.
+BOOST_AUTO_TEST_CASE(thePenaltyIsThatOfTransformers) {
+  using Scores = Eigen::Matrix<float, 8, 1>;
+  Scores with13, with08;
+  with13 << 1.5f, -1.9499999284744263f, 0.23076924681663513f, -0.9099999666213989f, 1.5384615659713745f, 0, -3.25f,
+      0.10000000149011612f;
+  with08 << 1.5f, -1.2000000476837158f, 0.375f, -0.5600000023841858f, 2.5f, 0, -3.25f, 0.10000000149011612f;
+  for (const auto& [penalty, expected] : {std::make_pair(1.3f, with13), std::make_pair(0.8f, with08)}) {
+    Eigen::VectorXf scores(8);
+    scores << 1.5f, -1.5f, 0.3f, -0.7f, 2, 0, -3.25f, 0.1f;
+    llm::internal::penaliseRepetition(scores, {1, 4, 4, 2, 5, 3, 4}, penalty);
+    BOOST_TEST(scores == expected, boost::test_tools::per_element());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(onlySeenTokensArePenalisedAndOnce) {
+  const auto chosen = [](double penalty, const std::vector<int>& seen, const Eigen::VectorXf& scores, Index topK = 0) {
+    llm::SamplingOptions options;
+    options.repetitionPenalty = penalty;
+    options.topK = topK;
+    options.temperature = topK > 0 ? 1 : 0;
+    llm::Sampler sample(options);
+    for (const int token : seen) sample.see(token);
+    return sample(scores);
+  };
+  BOOST_TEST(chosen(1.2, {}, Eigen::Vector2f(2, 1.5f)) == 0);
+  BOOST_TEST(chosen(1.2, {1}, Eigen::Vector2f(2, 1.5f)) == 0);
+  BOOST_TEST(chosen(1.2, {0, 0}, Eigen::Vector2f(2, 1.5f)) == 0);  // 1.67; penalised twice it would be 1.39
+  BOOST_TEST(chosen(1.4, {0}, Eigen::Vector2f(2, 1.5f)) == 1);     // 1.43
+  BOOST_TEST(chosen(1.4, {0}, Eigen::Vector2f(-2, -2.5f)) == 1);   // -2.8
+  BOOST_TEST(chosen(0.7, {1}, Eigen::Vector2f(-2, -2.5f)) == 1);   // -1.75
+  BOOST_TEST(chosen(1, {7}, Eigen::Vector2f(2, 1.5f)) == 0);       // off: nobody looks
+  BOOST_TEST(chosen(1.4, {0}, Eigen::Vector2f(2, 1.5f), 1) == 1);  // before the cut to one
+  BOOST_CHECK_THROW(chosen(1.4, {2}, Eigen::Vector2f(2, 1.5f)), std::out_of_range);
+  BOOST_CHECK_THROW(chosen(1.4, {-1}, Eigen::Vector2f(2, 1.5f)), std::out_of_range);
+  BOOST_CHECK_THROW(chosen(1.4, {0}, Eigen::Vector2f(std::nanf(""), 1)), std::domain_error);
+}
+
 BOOST_AUTO_TEST_CASE(scoresThatAreNoneAreRefused) {
   constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
   for (const double temperature : {0.0, 1.0}) {
@@ -205,12 +263,13 @@ BOOST_AUTO_TEST_CASE(scoresThatAreNoneAreRefused) {
 }
 
 BOOST_AUTO_TEST_CASE(samplingOptionsAreChecked) {
-  const auto make = [](double temperature, Index topK, double topP, double minP = 0) {
+  const auto make = [](double temperature, Index topK, double topP, double minP = 0, double penalty = 1) {
     llm::SamplingOptions options;
     options.temperature = temperature;
     options.topK = topK;
     options.topP = topP;
     options.minP = minP;
+    options.repetitionPenalty = penalty;
     return llm::Sampler(options);
   };
   BOOST_CHECK_THROW(make(-1, 0, 1), std::invalid_argument);
@@ -220,4 +279,7 @@ BOOST_AUTO_TEST_CASE(samplingOptionsAreChecked) {
   BOOST_CHECK_THROW(make(1, 0, 1.5), std::invalid_argument);
   BOOST_CHECK_THROW(make(1, 0, 1, -0.1), std::invalid_argument);
   BOOST_CHECK_THROW(make(1, 0, 1, std::nan("")), std::invalid_argument);
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double penalty : {0.0, -1.2, infinity, std::nan(""), 1e-60, 1e60})  // the last two: as floats 0, infinite
+    BOOST_CHECK_THROW(make(0, 0, 1, 0, penalty), std::invalid_argument);
 }

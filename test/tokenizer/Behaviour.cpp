@@ -3,7 +3,10 @@
 #define BOOST_TEST_MODULE TokenizerBehaviour
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <chrono>
+#include <random>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,8 +23,9 @@ Tokenizer family(const std::string& name) {
   return Tokenizer::fromFile(EIGENQ_TEST_DATA_DIR "/tokenizer/" + name + ".json");
 }
 
-std::vector<std::string> pieces(const Tokenizer& tokenizer, const Ids& ids) {
+std::vector<std::string> pieces(const Tokenizer& tokenizer, const Ids& ids, const std::vector<std::string>& stop = {}) {
   StreamDecoder decoder(tokenizer);
+  decoder.stopAt(stop);
   std::vector<std::string> given;
   for (const int id : ids) given.push_back(decoder.push(id));
   given.push_back(decoder.finish());
@@ -33,6 +37,34 @@ Ids idsOf(const Tokenizer& tokenizer, const std::vector<std::string>& tokens) {
   for (const std::string& token : tokens) ids.push_back(tokenizer.tokenToId(token).value());
   return ids;
 }
+
+/** A text that ends before the first of some strings that becomes whole, byte by byte. */
+struct StoppedText {
+  std::string text;
+  bool stopped = false;
+
+  StoppedText(const std::string& whole, const std::vector<std::string>& strings) {
+    for (const char byte : whole) {
+      text += byte;
+      std::size_t longest = 0;
+      for (const std::string& s : strings)
+        if (s.size() <= text.size() && text.substr(text.size() - s.size()) == s) longest = std::max(longest, s.size());
+      stopped = longest > 0;
+      if (!stopped) continue;
+      text.resize(text.size() - longest);
+      return;
+    }
+  }
+
+  /** All but what may still become a stop string. */
+  std::string certain(const std::vector<std::string>& strings) const {
+    if (stopped) return text;
+    for (std::size_t begin = 0; begin < text.size(); ++begin)
+      for (const std::string& s : strings)
+        if (s.compare(0, text.size() - begin, text, begin) == 0) return text.substr(0, begin);
+    return text;
+  }
+};
 
 /** Seconds that \a tokenizer takes for \a text. */
 double seconds(const Tokenizer& tokenizer, const std::string& text) {
@@ -71,6 +103,98 @@ BOOST_AUTO_TEST_CASE(aStreamBeginsAnewAfterFinish) {
   BOOST_TEST(decoder.push(a) == " a");
   BOOST_TEST(decoder.finish() == "");
   BOOST_TEST(decoder.push(a) == "a");
+}
+
+BOOST_AUTO_TEST_CASE(stopStringsBeginAndEndInsideTokens) {
+  const Tokenizer gpt = family("gpt2");
+  using Pieces = std::vector<std::string>;
+  const auto found = [&](const std::vector<std::string>& tokens, const std::vector<std::string>& stop) {
+    return pieces(gpt, idsOf(gpt, tokens), stop);
+  };
+  BOOST_TEST(found({"Ġthe", "nt", "on"}, {"en"}) == (Pieces{" th", "", "", ""}));
+  BOOST_TEST(found({"Ġthe", "ta"}, {"en"}) == (Pieces{" th", "eta", ""}));
+  BOOST_TEST(found({"Ġthe"}, {"en"}) == (Pieces{" th", "e"}));  // the end gives back
+  BOOST_TEST(found({"Ġthe", "Ġthe", "nt"}, {" then"}) == (Pieces{"", " the", "", ""}));
+  BOOST_TEST(found({"he", "nt"}, {"hent", "en"}) == (Pieces{"", "h", ""}));     // whole first, though it begins later
+  BOOST_TEST(found({"he", "nt"}, {"n", "hen", "en"}) == (Pieces{"", "", ""}));  // whole together: the longest
+  BOOST_TEST(found({"ta", "ta", "nt"}, {"tan"}) == (Pieces{"", "ta", "", ""}));
+  BOOST_TEST(found({"â", "Ĥ", "¬", "a"}, {"€!"}) == (Pieces{"", "", "", "€a", ""}));  // characters, whole or not at all
+  BOOST_TEST(found({"a", "â", "Ĥ", "¬", "a"}, {"€"}) == (Pieces{"a", "", "", "", "", ""}));
+  BOOST_TEST(found({"a", "â"}, {"\uFFFD"}) == (Pieces{"a", "", ""}));
+}
+
+BOOST_AUTO_TEST_CASE(stopStringsDoNotDependOnTheBordersOfTokens) {
+  const Tokenizer gpt = family("gpt2");
+  const Ids ids = idsOf(gpt, {"a", "t", "n", "ta", "nt"});
+  std::mt19937 random(1);
+  const auto below = [&random](std::size_t n) { return random() % n; };
+  int stops = 0;
+  for (int trial = 0; trial < 500; ++trial) {
+    std::vector<std::string> strings(1 + below(3));
+    for (std::string& s : strings)
+      for (std::size_t n = 2 + below(5); n > 0; --n) s += "atn"[below(3)];
+    StreamDecoder decoder(gpt);
+    decoder.stopAt(strings);
+    std::string pushed, given;
+    for (int i = 0; i < 20; ++i) {
+      const int id = ids[below(ids.size())];
+      pushed += gpt.decode({id});
+      given += decoder.push(id);
+      const StoppedText expected(pushed, strings);
+      BOOST_REQUIRE_EQUAL(given, expected.certain(strings));
+      BOOST_REQUIRE_EQUAL(decoder.stopped(), expected.stopped);
+    }
+    stops += decoder.stopped();
+    BOOST_REQUIRE_EQUAL(given + decoder.finish(), StoppedText(pushed, strings).text);
+  }
+  BOOST_TEST(stops > 100);
+  BOOST_TEST(stops < 400);
+}
+
+BOOST_AUTO_TEST_CASE(stopStringsAreLookedForFromWhereTheyAreGiven) {
+  const Tokenizer gpt = family("gpt2");
+  const Ids ids = idsOf(gpt, {"ta", "nt", "a"});
+  StreamDecoder decoder(gpt);
+  BOOST_TEST(decoder.push(ids[0]) == "ta");
+  decoder.stopAt({"tan"});  // its beginning is the prompt's
+  BOOST_TEST(decoder.push(ids[1]) == "n");
+  decoder.stopAt({"zz"});  // what was held back is text
+  BOOST_TEST(decoder.push(ids[2]) == "ta");
+  decoder.stopAt({"a"});
+  BOOST_TEST(decoder.push(ids[2]) == "");
+  BOOST_TEST(decoder.stopped());
+  BOOST_TEST(decoder.finish() == "");
+  BOOST_TEST(!decoder.stopped());
+  BOOST_TEST(decoder.push(ids[2]) == "a");  // another text
+}
+
+BOOST_AUTO_TEST_CASE(specialTokensStopATextThatLeavesThemOut) {
+  const Tokenizer llama = family("llama2");
+  const Ids ids = idsOf(llama, {"a", "<|end|>", "a"});
+  using Pieces = std::vector<std::string>;
+  BOOST_TEST(pieces(llama, ids) == (Pieces{"a", "", "a", ""}));
+  BOOST_TEST(pieces(llama, ids, {"<|end|>"}) == (Pieces{"a", "", "", ""}));
+  BOOST_TEST(pieces(llama, ids, {"<|end|>", "ab"}) == (Pieces{"", "", "", "a"}));
+  BOOST_TEST(pieces(llama, idsOf(llama, {"a", "<0x3C>", "<0x7C>", "e", "n", "d", "<0x7C>", "<0x3E>", "a"}),
+                    {"<|end|>"}) == (Pieces{"a", "", "", "", "", "", "", "", "", ""}));  // in other tokens
+  StreamDecoder withSpecial(llama, false);
+  withSpecial.stopAt({"a<|end|>a"});
+  for (const int id : ids) BOOST_TEST(withSpecial.push(id) == "");
+  BOOST_TEST(withSpecial.stopped());
+}
+
+BOOST_AUTO_TEST_CASE(stopStringsThatAreNoneAreRefused) {
+  const Tokenizer llama = family("llama2");
+  StreamDecoder decoder(llama);
+  decoder.stopAt({"a"});
+  const auto says = [](const char* text) {
+    return [text](const std::invalid_argument& e) { return std::string(e.what()).find(text) != std::string::npos; };
+  };
+  BOOST_CHECK_EXCEPTION(decoder.stopAt({"b", ""}), std::invalid_argument, says("found none"));
+  BOOST_CHECK_EXCEPTION(decoder.stopAt({"b\xE2\x82"}), std::invalid_argument, says("expected UTF-8"));
+  BOOST_CHECK_EXCEPTION(decoder.stopAt({"<|end|>\n"}), std::invalid_argument, says("expected <|end|> alone"));
+  BOOST_TEST(decoder.push(llama.tokenToId("a").value()) == "");  // those given before
+  BOOST_TEST(decoder.stopped());
 }
 
 BOOST_AUTO_TEST_CASE(specialTokensAreLeftOutOnRequest) {

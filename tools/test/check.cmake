@@ -38,6 +38,15 @@ fail_usage("eigenq generate: --prompt or --batch is required" generate model)
 fail_usage("eigenq generate: --top-p: .*2" generate model --prompt a --top-p 2)
 fail_usage("eigenq generate: --temperature: expected a finite number, found nan" generate model --prompt a
            --temperature nan)
+fail_usage("eigenq generate: --repetition-penalty: .*0" generate model --prompt a --repetition-penalty 0)
+fail_usage("eigenq generate: --repetition-penalty: expected a finite number, found inf" generate model --prompt a
+           --repetition-penalty inf)
+fail_usage("eigenq generate: --stop: 1 required TEXT missing" generate model --prompt a --stop)
+# An empty argument does not survive a macro of CMake's.
+execute_process(COMMAND ${EIGENQ} generate model --prompt a --stop "" WORKING_DIRECTORY ${OUT} RESULT_VARIABLE status
+                ERROR_VARIABLE err)
+expect_same("status with an empty stop string" ${status} 2)
+expect_match("${err}" "^eigenq generate: --stop: expected a text[^\n]*\n$")
 fail_usage("eigenq finetune: --hold-out: expected a finite number, found inf" finetune model new --text text
            --hold-out inf)
 fail_usage("eigenq eval: --skip needs a format" eval model --text text --skip q_proj)
@@ -139,6 +148,24 @@ succeed(generate model --prompt "The square" --max-tokens ${largest} --ignore-eo
 expect_match("${err}" "prompt: 10 tokens, .*; decode: 54 tokens")
 succeed(generate model --batch prompts --batch-size ${largest} --max-tokens 5 --ignore-eos)
 expect_match("${out}" "^{\"prompt\":\"The square of\",.*\"prompt\":\"One\",[^\n]*\n{\"prompt\":\"Two\",[^\n]*\n$")
+# Penalties so extreme that only the prompt's letters are left, or only others.
+set(repeating --batch-size 1 --max-tokens 12 --ignore-eos --repetition-penalty 1e-30)
+succeed(generate model --prompt "The square" --no-echo ${repeating})
+expect_match("${out}" "^[The squar]+\n$")
+set(letters "${out}")
+succeed(generate model --prompt "The square" --no-echo --max-tokens 12 --repetition-penalty 1e30)
+expect_match("${out}" "^[^The squar]*\n$")
+string(SUBSTRING "${letters}" 3 3 stop)
+string(FIND "${letters}" "${stop}" before)
+string(SUBSTRING "${letters}" 0 ${before} expected)
+succeed(generate model --prompt "The square" --no-echo ${repeating} --stop "[x]" --stop "${stop}" --stop "{}")
+expect_same("the text and what it has before the stop string" "${out}" "${expected}\n")
+file(WRITE ${OUT}/squares "The square\nThe square\n")
+succeed(generate model --batch squares --stop "${stop}" ${repeating})
+math(EXPR count "${before} + 3")
+set(line "{\"prompt\":\"The square\",\"text\":\"${expected}\",\"tokens\":${count}}\n")
+expect_same("lines of JSON" "${out}" "${line}${line}")
+fail_running("eigenq generate: StreamDecoder: stop string: expected </s> alone" generate model --prompt a --stop "a</s>")
 string(REPEAT "x" 65 long)
 fail_running("eigenq generate: the prompt has 65 tokens, the model takes 64" generate model --prompt ${long})
 set(ENV{CUDA_VISIBLE_DEVICES} "")  # also where there is a GPU

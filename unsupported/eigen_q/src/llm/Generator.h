@@ -22,7 +22,8 @@ struct GenerateOptions {
   std::vector<int> stopTokens;  // each ends its sequence and is its last token; usually config().eosTokenIds
 };
 
-/** Called for each token as it is drawn, with the number of its prompt. False ends that sequence. */
+/** Called for each token as it is drawn, with the number of its prompt. False ends that sequence, whose last token this
+ * is: StreamDecoder::stopAt says when a text has come to a stop string. */
 using OnToken = std::function<bool(Index sequence, int token)>;
 
 /** Generates tokens behind prompts, several at once, from a cache of keys and values: prompts are packed into one pass,
@@ -55,11 +56,11 @@ class Generator {
   std::vector<std::vector<int>> operator()(const std::vector<std::vector<int>>& prompts, const GenerateOptions& options,
                                            const OnToken& onToken = {}) {
     checkPrompts(prompts);
-    begin(prompts.size(), options);
+    begin(prompts, options);
     if (prompts.empty() || options.maxNewTokens <= 0) return m_generated;
     takeFrom(prefill(prompts), options, onToken);
     while (std::find(m_active.begin(), m_active.end(), true) != m_active.end()) {
-      if (options.sampling.temperature == 0)
+      if (largestScoreDecides(options.sampling))
         takeGreedy(m_step.greedy(m_tokens, m_active), options, onToken);
       else
         takeFrom(m_step.scores(m_tokens, m_active), options, onToken);
@@ -83,15 +84,21 @@ class Generator {
              " tokens, found " + std::to_string(prompts[s].size()));
   }
 
-  void begin(std::size_t prompts, const GenerateOptions& options) {
-    m_generated.assign(prompts, {});
+  /** Whether a step finds the token by itself, without handing out the scores. */
+  static bool largestScoreDecides(const SamplingOptions& sampling) {
+    return sampling.temperature == 0 && sampling.repetitionPenalty == 1;
+  }
+
+  void begin(const std::vector<std::vector<int>>& prompts, const GenerateOptions& options) {
+    m_generated.assign(prompts.size(), {});
     m_active.assign(static_cast<std::size_t>(m_cache.sequences()), false);
-    std::fill_n(m_active.begin(), prompts, true);
+    std::fill_n(m_active.begin(), prompts.size(), true);
     m_samplers.clear();
-    for (std::size_t s = 0; s < prompts; ++s) {
+    for (std::size_t s = 0; s < prompts.size(); ++s) {
       SamplingOptions sampling = options.sampling;
       sampling.seed += s;
       m_samplers.emplace_back(sampling);
+      for (const int token : prompts[s]) m_samplers[s].see(token);
     }
   }
 
@@ -129,6 +136,7 @@ class Generator {
     const auto at = static_cast<Index>(s);
     std::vector<int>& tokens = m_generated[s];
     tokens.push_back(token);
+    m_samplers[s].see(token);
     m_tokens(at) = token;
     const bool goOn = !onToken || onToken(at, token);
     const bool stops =

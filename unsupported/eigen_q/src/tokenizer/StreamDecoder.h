@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "Tokenizer.h"
 
@@ -12,6 +13,7 @@ namespace llm {
 
 namespace internal {
 class DecoderChain;
+class StopStrings;
 }  // namespace internal
 
 /** Decodes ids one at a time, as a model produces them, and gives every character as soon as it is whole.
@@ -32,13 +34,32 @@ class StreamDecoder {
   /** The characters that \a id completes, UTF-8; possibly none, possibly many. An id without a token adds nothing. */
   std::string push(int id);
 
+  /** Ends the text before the first of \a strings that becomes whole in what comes from here on; of several that do so
+   * with the same character, before the longest. It may begin and end inside tokens. From then on push and finish give
+   * nothing; until then they hold back what may still become a stop string. A string that is a special token ends the
+   * text at that token as well, though the text leaves it out.
+   *
+   * To be called behind a prompt's ids: what they hold is no stop. Replaces the strings given before; the text behind a
+   * finish has none.
+   * \throws std::invalid_argument, and changes nothing, for a string that is empty or no UTF-8, or that has more than a
+   *         special token which the text leaves out: it would never be found */
+  void stopAt(const std::vector<std::string>& strings);
+
+  /** Whether the text has come to a stop string: no id behind it adds anything. */
+  bool stopped() const;
+
   /** What was held back, with U+FFFD for a character that never became whole. The next push begins a new text. */
   std::string finish();
 
  private:
+  void checkStop(const std::string& string) const;
+
   Tokenizer m_tokenizer;
   bool m_skipSpecialTokens;
   std::unique_ptr<internal::DecoderChain> m_chain;
+  std::unique_ptr<internal::StopStrings> m_stops;
+  std::vector<int> m_stopTokens;  // stop strings that are tokens which the text leaves out
+  bool m_metStopToken = false;
 };
 
 }  // namespace llm
