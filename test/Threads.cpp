@@ -101,6 +101,38 @@ BOOST_AUTO_TEST_CASE(threadsOfTheLibraryDoNotExceedCores) {
   BOOST_TEST(ids.size() <= std::max(1u, std::thread::hardware_concurrency()));
 }
 
+BOOST_AUTO_TEST_CASE(everyThreadBeginsWithAShareOfItsOwn) {
+  CountingPool pool;
+  const Settings settings(&pool, 4);
+  std::atomic<int> begun{0};
+  std::vector<std::atomic<int>> begins(100);
+  parallelFor(100, [&](Index i) {
+    if (begun == 4) return;
+    ++begins[static_cast<std::size_t>(i)];
+    ++begun;
+    while (begun < 4) std::this_thread::yield();  // nobody is done while another has not begun
+  });
+  for (std::size_t i = 0; i < begins.size(); ++i) BOOST_TEST(begins[i] == (i % 25 == 0 ? 1 : 0));
+}
+
+/** One call after the other, as a pool may whose threads are busy. */
+class SerialPool : public ThreadPool {
+ public:
+  void run(Index count, void (*task)(void*, Index), void* context) override {
+    for (Index i = 0; i < count; ++i) task(context, i);
+  }
+};
+
+BOOST_AUTO_TEST_CASE(whoeverComesFirstMayDoItAll) {
+  SerialPool pool;
+  for (const int threads : {2, 7, 100}) {
+    const Settings settings(&pool, threads);
+    std::vector<int> calls(101);
+    parallelFor(101, [&](Index i) { ++calls[static_cast<std::size_t>(i)]; });
+    BOOST_TEST((calls == std::vector<int>(101, 1)));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(tasksMayStartTasks) {
   CountingPool pool;
   const Settings settings(&pool, 4);

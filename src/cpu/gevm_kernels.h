@@ -265,9 +265,10 @@ struct GevmKernels {
       xStride = n;
     }
     const Index threads = work < kWorthThreads ? 1 : Index(maxThreads()), steps = ceilDiv(p.y.cols, kStep);
-    // Several tasks for each of several threads: those do not advance alike.
-    const Index most = kSums > m * kStep ? kSums / (m * kStep) : 1, few = threads == 1 ? 1 : 4 * threads;
-    const Index stepsOfTask = least(most, ceilDiv(steps, few));
+    // One task a thread where sums allow: a task takes a piece of each row of W, and the longer the pieces the better
+    // they are streams. Two threads, 4096×4096, AVX2, 1 row of NF4: 0.50 ms in 2 tasks, 0.68 to 0.91 in 4, 1.3 in 8.
+    const Index most = kSums > m * kStep ? kSums / (m * kStep) : 1;
+    const Index stepsOfTask = least(most, ceilDiv(steps, threads));
     const Function multiply = function(m);
     forEachTask(ceilDiv(steps, stepsOfTask), work, [&](Index task) {
       const Index step = task * stepsOfTask;
