@@ -436,6 +436,8 @@ BOOST_AUTO_TEST_CASE(resultsDoNotDependOnTheNumberOfThreads) {
   const NF4Matrix whole(Eigen::MatrixXf::Random(300, 2016));
   const auto aligned = whole.withInt8Activations();
   const Eigen::MatrixXf g8 = Eigen::MatrixXf::Random(300, 5);
+  const NF4Matrix tall(Eigen::MatrixXf::Random(1100, 640));  // of several chains of rows
+  const Eigen::MatrixXf gTall = Eigen::MatrixXf::Random(1100, 5);
   const auto all = [&](int threads) {
     setMaxThreads(threads);
     return std::vector<Eigen::MatrixXf>{w * x,
@@ -446,7 +448,9 @@ BOOST_AUTO_TEST_CASE(resultsDoNotDependOnTheNumberOfThreads) {
                                         aligned.leftCols(2000) * x8,
                                         whole.transpose() * g8.leftCols(1),
                                         whole.transpose() * g8,
-                                        w8.transpose() * g8.topRows(40)};
+                                        w8.transpose() * g8.topRows(40),
+                                        tall.transpose() * gTall.leftCols(1),
+                                        tall.transpose() * gTall};
   };
   const auto one = all(1);
   for (const int threads : {2, 3, 16}) {

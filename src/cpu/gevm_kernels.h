@@ -7,9 +7,12 @@
 //                  row i + B  │ step 0                     │ step 1 │ … │
 //                                          ▼ once for each B rows
 //   sums, in L1    [step][m][columns of the step, as they leave the decoder]
+//                                          ▼ once for each chain of kChain rows
+//   Y              Σ of the chains' sums
 //
 // Traffic  W once, from one end to the other: 0.5 B of codes and 4/64 B of absmax a weight, or 1 B. Sums of a task stay
-//          in 16 KiB of the first-level cache and are read and written once for B rows.
+//          in 16 KiB of the first-level cache and are read and written once for B rows, 4 B a row of X and column for
+//          each chain once more.
 // Work     A 4-bit vector takes a shift, a look-up and M fused multiplications with AVX-512, 12 shuffles for 4 vectors
 //          with AVX2; an int8 vector takes a widening, a conversion and M. A scale is multiplied by the value of X and
 //          not by V vectors where that is less work.
@@ -18,6 +21,9 @@
 //          rows 2.4, 2.2, 2.0, 2.0; AVX-512 2 rows 0.82, 0.68, 0.59, 0.84; int8 AVX2 1 row 0.62, 0.66, 0.70, 1.46; 8
 //          rows 3.9, 3.1, 3.8, 5.1. Decoded panels (panel_kernels.h) took 2.3, 3.0, 1.8, 4.3 and 6.3: 64 bytes of each
 //          row of W in turn are no stream.
+// Tasks    A chain each, so that two threads read two streams. Where they shared chains and took half of each row, one
+// row
+//          of X took 0.53 to 0.55 ms (NF4, AVX2), in some processes 0.95, as long as one thread; now 0.46 to 0.48.
 //
 // A sum runs over the rows of W in blocks of B, those of kChain rows in one chain, and the chains in one: in the same
 // order whatever the number of threads. Internal linkage; see simd.h for the reason.
@@ -109,12 +115,14 @@ struct GevmKernels {
   static constexpr Index kSums = 4096;  // of a task
   static constexpr int kMaxRows = 8;
 
-  /** A task: columns of Y by steps. */
+  /** A chain of W's rows and columns of Y by steps. */
   struct Task {
     const QuantizedProduct& p;
     const float* x;  // for int8 times the scales of W's rows
     Index xStride;
     Index step, endStep;
+    Index row, endRow;
+    float* sums;
   };
 
   /** Rows of W whose products are added in registers. */
@@ -209,39 +217,25 @@ struct GevmKernels {
 
   template <int M>
   static void run(const Task& t) {
-    const WeightView& w = t.p.w;
-    const Steps steps{w};
-    const Index size = (t.endStep - t.step) * M * kStep, groups = kScales * ceilDiv(w.cols, kStep);
-    float* const sums = scratch(Scratch::kTile, 2 * size + M * kStep);
-    float* const chain = w.rows > kChain ? sums + size : sums;
-    float* const buffer = scratch(Scratch::kPanel, kMostBlockRows * groups);
-    for (Index begin = 0; begin < w.rows; begin += kChain) {
-      const Index end = least(w.rows, begin + kChain);
-      for (Index row = begin; row < end; row += Steps::blockRows(M)) {
-        addBlock<M>(t, steps, row, row == begin, buffer, chain);
-      }
-      if (chain == sums) continue;
-      for (Index i = 0; i < size; i += kLanes) {
-        const Vec v = Isa::load(chain + i);
-        Isa::store(sums + i, begin == 0 ? v : Isa::add(Isa::load(sums + i), v));
-      }
+    const Steps steps{t.p.w};
+    float* const buffer = scratch(Scratch::kPanel, kMostBlockRows * kScales * ceilDiv(t.p.w.cols, kStep));
+    for (Index row = t.row; row < t.endRow; row += Steps::blockRows(M)) {
+      addBlock<M>(t, steps, row, row == t.row, buffer, t.sums);
     }
-    for (Index i = 0; w.rows == 0 && i < size; i += kLanes) Isa::store(sums + i, Isa::zero());
-    store<M>(t, sums, sums + 2 * size);
   }
 
-  /** \param natural  for the sums of a step, with columns where they belong */
-  template <int M>
-  static void store(const Task& t, const float* sums, float* natural) {
-    const DenseView& y = t.p.y;
-    for (Index step = t.step; step < t.endStep; ++step) {
-      for (int m = 0; m < M; ++m) {
-        for (int v = 0; v < kVectors; ++v) {
-          for (int lane = 0; lane < kLanes; ++lane) natural[m * kStep + Steps::columnOf(v, lane)] = *sums++;
-        }
-      }
-      storeTile(natural, kStep, 0, step * kStep, M, least(kStep, y.cols - step * kStep), y, t.p.epilogue);
+  /** The columns of a step, whose sums of all chains lie \a stride apart. */
+  static void store(const QuantizedProduct& p, Index step, const float* sums, Index chains, Index stride) {
+    alignas(64) float natural[kMaxRows * kStep], lanes[kLanes];  // with columns where they belong
+    const Index m = p.y.rows;
+    for (Index i = 0; i < m * kVectors; ++i, sums += kLanes) {
+      Vec sum = chains > 0 ? Isa::load(sums) : Isa::zero();
+      for (Index c = 1; c < chains; ++c) sum = Isa::add(sum, Isa::load(sums + c * stride));
+      Isa::store(lanes, sum);
+      float* const row = natural + i / kVectors * kStep;
+      for (int lane = 0; lane < kLanes; ++lane) row[Steps::columnOf(int(i % kVectors), lane)] = lanes[lane];
     }
+    storeTile(natural, kStep, 0, step * kStep, m, least(kStep, p.y.cols - step * kStep), p.y, p.epilogue);
   }
 
   using Function = void (*)(const Task&);
@@ -264,16 +258,18 @@ struct GevmKernels {
       x = packed;
       xStride = n;
     }
-    const Index threads = work < kWorthThreads ? 1 : Index(maxThreads()), steps = ceilDiv(p.y.cols, kStep);
-    // One task a thread where sums allow: a task takes a piece of each row of W, and the longer the pieces the better
-    // they are streams. Two threads, 4096×4096, AVX2, 1 row of NF4: 0.50 ms in 2 tasks, 0.68 to 0.91 in 4, 1.3 in 8.
-    const Index most = kSums > m * kStep ? kSums / (m * kStep) : 1;
-    const Index stepsOfTask = least(most, ceilDiv(steps, threads));
+    const Index chains = ceilDiv(n, kChain), steps = ceilDiv(p.y.cols, kStep), stride = steps * m * kStep;
+    const Index most = kSums > m * kStep ? kSums / (m * kStep) : 1, threads = work < kWorthThreads ? 1 : maxThreads();
+    const Index ranges = chains > 0 && threads > 1 ? ceilDiv(2 * threads, chains) : 1;
+    const Index stepsOfTask = least(most, ceilDiv(steps, ranges)), tasksOfChain = ceilDiv(steps, stepsOfTask);
+    float* const sums = scratch(Scratch::kTile, chains * stride);
     const Function multiply = function(m);
-    forEachTask(ceilDiv(steps, stepsOfTask), work, [&](Index task) {
-      const Index step = task * stepsOfTask;
-      multiply({p, x, xStride, step, least(steps, step + stepsOfTask)});
+    forEachTask(chains * tasksOfChain, work, [&](Index task) {
+      const Index row = task / tasksOfChain * kChain, step = task % tasksOfChain * stepsOfTask;
+      multiply({p, x, xStride, step, least(steps, step + stepsOfTask), row, least(n, row + kChain),
+                sums + task / tasksOfChain * stride + step * m * kStep});
     });
+    forEachTask(steps, chains * stride, [&](Index step) { store(p, step, sums + step * m * kStep, chains, stride); });
   }
 };
 

@@ -9,6 +9,7 @@
 #include <ctime>
 #include <functional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -40,16 +41,33 @@ struct Candidate {
   std::vector<double> seconds;
 };
 
-/** Samples of every candidate in turn, for \a seconds and at least five each; before that, one that does not count. */
+/** One turn of \a c on \a threads threads, \a sample counted on. One thread takes a sample. Several rest first, until
+ * workers of the candidate before have gone to sleep (OpenBLAS' wait awake for 26 ms), and wake their own by a sample
+ * that is not kept. */
+inline void takeTurn(Candidate& c, int threads, std::size_t& sample) {
+  constexpr auto kRest = std::chrono::milliseconds(50);
+  constexpr double kTurn = 0.05;  // seconds
+  if (threads > 1) {
+    std::this_thread::sleep_for(kRest);
+    c.run(sample++);
+  }
+  const double begin = now(threads);
+  for (int kept = 0; kept < (threads > 1 ? 5 : 1); ++kept) {
+    const double start = now(threads);
+    if (kept > 0 && start - begin > kTurn) return;
+    c.run(sample++);
+    c.seconds.push_back(now(threads) - start);
+  }
+}
+
+/** Turns of every candidate, for \a seconds and at least five each; before that, a sample that does not count. Samples
+ * are numbered across candidates: what one has just read is not what the next reads, where they share weights. */
 inline void takeTurns(std::vector<Candidate>& candidates, int threads, double seconds) {
-  for (Candidate& c : candidates) c.run(0);
+  std::size_t sample = 0;
+  for (Candidate& c : candidates) c.run(sample++);
   const double end = now(threads) + seconds;
-  for (std::size_t sample = 1; sample < 6 || now(threads) < end; ++sample) {
-    for (Candidate& c : candidates) {
-      const double start = now(threads);
-      c.run(sample);
-      c.seconds.push_back(now(threads) - start);
-    }
+  for (int turn = 0; turn < 5 || now(threads) < end; ++turn) {
+    for (Candidate& c : candidates) takeTurn(c, threads, sample);
   }
 }
 

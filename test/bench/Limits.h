@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "Candidates.h"
@@ -34,6 +35,17 @@ double multiplyLimit() {
   volatile float used = total[0];
   static_cast<void>(used);
   return kRounds * 12.0 * 2 * sizeof(Vec) / 4 / seconds * 1e-9;
+}
+
+/** GFLOP/s of \a threads threads at once, which together may have less than each alone: cores share power, or are
+ * threads of one core. */
+template <typename Vec>
+double multiplyLimit(int threads) {
+  std::vector<double> each(static_cast<std::size_t>(threads));
+  std::vector<std::thread> others;
+  for (double& mine : each) others.emplace_back([&mine] { mine = multiplyLimit<Vec>(); });
+  for (std::thread& other : others) other.join();
+  return std::accumulate(each.begin(), each.end(), 0.0);
 }
 
 /** GB/s of \a threads threads that read 256 MiB; the best of five rounds. */
@@ -67,17 +79,20 @@ struct Limits {
 
 /** Measures, and prints a line, as a benchmark's output begins. */
 inline Limits printLimits(int threads) {
-  double gflops = multiplyLimit<Vec32>();
-  std::printf("%d threads; one multiplies at %.0f GFLOP/s in 32 bytes", threads, gflops);
+  double gflops = multiplyLimit<Vec32>(threads);
+  std::printf("%d threads; one multiplies at %.0f GFLOP/s in 32 bytes, all at %.0f", threads, multiplyLimit<Vec32>(),
+              gflops);
 #if defined(__AVX512F__)
-  const double wide = multiplyLimit<Vec64>();
-  std::printf(", %.0f in 64", wide);
+  const double wide = multiplyLimit<Vec64>(threads);
+  std::printf("; one at %.0f in 64, all at %.0f", multiplyLimit<Vec64>(), wide);
   const char* const cpu = std::getenv("EIGENQ_CPU");
   if (!cpu || std::strncmp(cpu, "avx512", 6) == 0) gflops = wide;
 #endif
   const double gigabytes = readLimit(threads);
-  std::printf("; they read %.1f GB/s\n\n", gigabytes);
-  return {1e9 * gflops * threads, 1e9 * gigabytes};
+  std::printf("; they read %.1f GB/s", gigabytes);
+  if (threads > 1) std::printf(", one %.1f", readLimit(1));
+  std::puts("\n");
+  return {1e9 * gflops, 1e9 * gigabytes};
 }
 
 }  // namespace bench

@@ -74,7 +74,8 @@ template <typename Weights>
 void measure(const char* format, Index rows, Index n, Index k, int threads, double seconds, const Limits& limits) {
   Problem<Weights> p(rows, n, k);
   std::vector<Candidate> candidates;
-  candidates.emplace_back("EigenQ", [&](std::size_t i) { p.y.noalias() = p.x * p.weights[i % p.weights.size()]; });
+  const auto multiply = [&p](std::size_t i) { p.y.noalias() = p.x * p.weights[i % p.weights.size()]; };
+  candidates.emplace_back("EigenQ", multiply);
 #if defined(EIGENQ_BENCH_OPENBLAS)
   candidates.emplace_back("dequantise + OpenBLAS", [&](std::size_t i) {
     p.decoded = p.weights[i % p.weights.size()];
@@ -82,6 +83,13 @@ void measure(const char* format, Index rows, Index n, Index k, int threads, doub
   });
   candidates.emplace_back("OpenBLAS", [&](std::size_t i) { p.multiplyOpenBlas(p.dense[i % p.dense.size()]); });
 #endif
+  if (threads > 1) {
+    candidates.emplace_back("EigenQ, one thread", [&](std::size_t i) {
+      EigenQ::setMaxThreads(1);
+      multiply(i);
+      EigenQ::setMaxThreads(threads);
+    });
+  }
   candidates.front().run(0);
   const double error = p.relativeError();
   if (!(error <= 1e-5)) {
@@ -110,10 +118,10 @@ int main(int argc, char** argv) {
   openblas_set_num_threads(threads);
 #endif
   const Limits limits = printLimits(threads);
-  std::puts(
+  std::printf(
       "| W | N×K | rows | ms | GFLOP/s | GB/s of W | of the limit | error | deq. + OpenBLAS / ours | OpenBLAS / ours "
-      "|\n"
-      "|---|---|---|---|---|---|---|---|---|---|");
+      "|%s\n|---|---|---|---|---|---|---|---|---|---|%s\n",
+      threads > 1 ? " one thread / ours |" : "", threads > 1 ? "---|" : "");
   for (const Index n : {4096, 11008}) {
     for (const Index m : rows) measure<EigenQ::NF4Matrix>("NF4", m, n, 4096, threads, seconds, limits);
     for (const Index m : rows) measure<EigenQ::Int8Matrix>("int8", m, n, 4096, threads, seconds, limits);

@@ -64,16 +64,25 @@ void multiplyOpenBlas(Problem& p, const Matrix& w) {
 }
 #endif
 
-std::vector<Candidate> makeCandidates(Problem& p) {
+void multiply(Problem& p, std::size_t i) {
+  const NF4Matrix& w = p.weights[i % p.weights.size()];
+  if (p.transposed) {
+    p.y.noalias() = p.x * w.transpose();
+  } else {
+    p.y.noalias() = p.x * w;
+  }
+}
+
+std::vector<Candidate> makeCandidates(Problem& p, int threads) {
   std::vector<Candidate> all;
-  all.emplace_back("EigenQ", [&p](std::size_t i) {
-    const NF4Matrix& w = p.weights[i % p.weights.size()];
-    if (p.transposed) {
-      p.y.noalias() = p.x * w.transpose();
-    } else {
-      p.y.noalias() = p.x * w;
-    }
-  });
+  all.emplace_back("EigenQ", [&p](std::size_t i) { multiply(p, i); });
+  if (threads > 1) {
+    all.emplace_back("EigenQ, one thread", [&p, threads](std::size_t i) {
+      EigenQ::setMaxThreads(1);
+      multiply(p, i);
+      EigenQ::setMaxThreads(threads);
+    });
+  }
 #if defined(EIGENQ_BENCH_OPENBLAS)
   all.emplace_back("OpenBLAS", [&p](std::size_t i) { multiplyOpenBlas(p, p.dense[i % p.dense.size()]); });
   all.emplace_back("dequantise + OpenBLAS", [&p](std::size_t i) {
@@ -108,7 +117,7 @@ double relativeError(const Problem& p) {
 
 void measure(Index rows, Index n, Index k, bool transposed, int threads, double seconds) {
   Problem p(rows, n, k, transposed);
-  std::vector<Candidate> candidates = makeCandidates(p);
+  std::vector<Candidate> candidates = makeCandidates(p, threads);
   candidates.front().run(0);
   const double error = relativeError(p);
   if (!(error <= 1e-4)) {
@@ -126,9 +135,9 @@ void measure(Index rows, Index n, Index k, bool transposed, int threads, double 
   std::fflush(stdout);
 }
 
-void printHead(Problem& p) {
+void printHead(Problem& p, int threads) {
   std::printf("| product | N×K | rows | ms | GFLOP/s | GB/s of W | error |");
-  const std::vector<Candidate> candidates = makeCandidates(p);
+  const std::vector<Candidate> candidates = makeCandidates(p, threads);
   for (std::size_t c = 1; c < candidates.size(); ++c) std::printf(" %s: ms, over ours |", candidates[c].name.c_str());
   std::printf("\n|---|---|---|---|---|---|---|");
   for (std::size_t c = 1; c < candidates.size(); ++c) std::printf("---|");
@@ -150,7 +159,7 @@ int main(int argc, char** argv) {
 #endif
   printLimits(threads);
   Problem smallest(1, 64, 64, true);
-  printHead(smallest);
+  printHead(smallest, threads);
   for (const bool transposed : {true, false}) {
     for (const Index n : {4096, 11008}) {
       for (const Index m : rows) measure(m, n, 4096, transposed, threads, seconds);

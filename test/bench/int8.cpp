@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
-// eigenq_bench_int8 [THREADS [SECONDS]]: LLM.int8() products, float in and float out, beside oneDNN's int8 products and
-// OpenBLAS' float ones.
+// eigenq_bench_int8 [THREADS [SECONDS [ROWS…]]]: LLM.int8() products, float in and float out, beside oneDNN's int8
+// products and OpenBLAS' float ones.
 //
 // Weights are cold: copies of W, together more than kColdBytes, are used in turn. All candidates of a line take turns
 // as well, and the median of each is kept; ratios hold within a line. What is checked before the clock starts: codes'
 // sums against plain 64-bit integers. oneDNN gets codes that are quantised already and weights in its own layout: its
 // time leaves both out. EIGENQ_CPU and ONEDNN_MAX_CPU_ISA choose instruction sets.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
-#include <functional>
 #include <memory>
-#include <string>
-#include <vector>
 
 #include <eigen_q/Core>
+
+#include "Arguments.h"
+#include "Limits.h"
 
 #if defined(EIGENQ_BENCH_DNNL)
 #include <oneapi/dnnl/dnnl.hpp>
@@ -29,33 +27,11 @@ extern "C" void openblas_set_num_threads(int);
 
 namespace {
 
+using namespace EigenQ::bench;
 using Eigen::Index;
 using EigenQ::Int8Matrix;
 using EigenQ::RowMajorMatrix;
 using Matrix = RowMajorMatrix<float>;
-using Clock = std::chrono::steady_clock;
-
-/** One thread is timed by its own clock, which stands still while other programs have the core. */
-double now(int threads) {
-  if (threads > 1) return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-constexpr double kColdBytes = 160e6;  // five times a last-level cache of 32 MiB
-
-/** One way to compute Y = X·Wᵀ; \a run takes the number of the weight's copy. */
-struct Candidate {
-  std::string name;
-  std::function<void(std::size_t)> run;
-  std::vector<double> seconds;
-};
-
-double median(std::vector<double> v) {
-  std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
-  return v[v.size() / 2];
-}
 
 struct Problem {
   Index rows, n, k;
@@ -129,50 +105,47 @@ class DnnlProduct {
 };
 #endif
 
-std::vector<Candidate> makeCandidates(Problem& p) {
+std::vector<Candidate> makeCandidates(Problem& p, int threads) {
   std::vector<Candidate> all;
-  all.push_back(
-      {"EigenQ", [&p](std::size_t c) { p.y.noalias() = p.x * p.weights[c].withThreshold(6).transpose(); }, {}});
-  all.push_back({"EigenQ, 6 outliers",
-                 [&p](std::size_t c) { p.y.noalias() = p.xOutliers * p.weights[c].withThreshold(6).transpose(); },
-                 {}});
+  const auto multiply = [&p](const Matrix& x, std::size_t sample) {
+    p.y.noalias() = x * p.weights[sample % p.copies()].withThreshold(6).transpose();
+  };
+  all.emplace_back("EigenQ", [&p, multiply](std::size_t i) { multiply(p.x, i); });
+  all.emplace_back("EigenQ, 6 outliers", [&p, multiply](std::size_t i) { multiply(p.xOutliers, i); });
+  if (threads > 1) {
+    all.emplace_back("EigenQ, one thread", [&p, multiply, threads](std::size_t i) {
+      EigenQ::setMaxThreads(1);
+      multiply(p.x, i);
+      EigenQ::setMaxThreads(threads);
+    });
+  }
 #if defined(EIGENQ_BENCH_DNNL)
   for (const auto type : {dnnl::memory::data_type::u8, dnnl::memory::data_type::s8}) {
     const auto product = std::make_shared<DnnlProduct>(p, type);
     const char* name = type == dnnl::memory::data_type::u8 ? "oneDNN u8s8" : "oneDNN s8s8";
-    all.push_back({name, [product](std::size_t c) { (*product)(c); }, {}});
+    all.emplace_back(name, [&p, product](std::size_t i) { (*product)(i % p.copies()); });
   }
 #endif
 #if defined(EIGENQ_BENCH_OPENBLAS)
   const auto dense =
       std::make_shared<std::vector<Matrix>>(std::max<std::size_t>(2, p.copies() / 4), Matrix::Random(p.n, p.k));
-  all.push_back({"OpenBLAS float",
-                 [&p, dense](std::size_t c) {
-                   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, int(p.rows), int(p.n), int(p.k), 1, p.x.data(),
-                               int(p.k), (*dense)[c % dense->size()].data(), int(p.k), 0, p.y.data(), int(p.n));
-                 },
-                 {}});
+  all.emplace_back("OpenBLAS float", [&p, dense](std::size_t i) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, int(p.rows), int(p.n), int(p.k), 1, p.x.data(), int(p.k),
+                (*dense)[i % dense->size()].data(), int(p.k), 0, p.y.data(), int(p.n));
+  });
 #endif
   return all;
 }
 
 void measure(Index rows, Index n, Index k, int threads, double seconds) {
   Problem p = makeProblem(rows, n, k);
-  std::vector<Candidate> candidates = makeCandidates(p);
-  for (Candidate& c : candidates) c.run(0);
+  std::vector<Candidate> candidates = makeCandidates(p, threads);
   candidates.front().run(0);
   check(p);
-  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
-  for (std::size_t sample = 1; Clock::now() < end || sample < 6; ++sample) {
-    for (Candidate& c : candidates) {
-      const double start = now(threads);
-      c.run(sample % p.copies());
-      c.seconds.push_back(now(threads) - start);
-    }
-  }
-  const double ours = median(candidates.front().seconds);
+  takeTurns(candidates, threads, seconds);
+  const double ours = candidates.front().median();
   for (const Candidate& c : candidates) {
-    const double time = median(c.seconds);
+    const double time = c.median();
     std::printf("| %td | %td×%td | %s | %.3f | %.0f | %.2f |\n", rows, n, k, c.name.c_str(), time * 1e3,
                 2e-9 * static_cast<double>(rows * n * k) / time, time / ours);
   }
@@ -182,15 +155,15 @@ void measure(Index rows, Index n, Index k, int threads, double seconds) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  const double seconds = argc > 2 ? std::atof(argv[2]) : 2;
+  Arguments arguments{1, 2, {1, 8, 32, 128, 512}};
+  arguments.parse(argc, argv);
+  const auto& [threads, seconds, rows] = arguments;
   EigenQ::setMaxThreads(threads);
 #if defined(EIGENQ_BENCH_OPENBLAS)
   openblas_set_num_threads(threads);
 #endif
+  printLimits(threads);
   std::printf("| rows | N×K | product | ms | GOP/s | time over ours |\n|---|---|---|---|---|---|\n");
-  const std::vector<Index> rows =
-      argc > 3 ? std::vector<Index>{std::atoi(argv[3])} : std::vector<Index>{1, 8, 32, 128, 512};
   for (const Index n : {4096, 11008}) {
     for (const Index m : rows) measure(m, n, 4096, threads, seconds);
   }
