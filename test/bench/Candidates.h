@@ -41,32 +41,42 @@ struct Candidate {
   std::vector<double> seconds;
 };
 
-/** One turn of \a c on \a threads threads, \a sample counted on. One thread takes a sample. Several rest first, until
- * workers of the candidate before have gone to sleep (OpenBLAS' wait awake for 26 ms), and wake their own by a sample
- * that is not kept. */
-inline void takeTurn(Candidate& c, int threads, std::size_t& sample) {
-  constexpr auto kRest = std::chrono::milliseconds(50);
-  constexpr double kTurn = 0.05;  // seconds
-  if (threads > 1) {
-    std::this_thread::sleep_for(kRest);
-    c.run(sample++);
-  }
+/** One turn of \a c on several threads, \a sample counted on. It rests first, until workers of the candidate before
+ * have gone to sleep (OpenBLAS' wait awake for 26 ms). Then come samples that are not kept, while its own workers wake
+ * up and the system, which may have woken them on the caller's core, finds them one of their own: in a virtual machine
+ * that takes milliseconds. */
+inline void takeLongTurn(Candidate& c, int threads, std::size_t& sample) {
+  constexpr int kSamples = 10;
+  constexpr double kWaking = 0.02, kTurn = 0.05;  // seconds
+  std::this_thread::sleep_for(std::chrono::milliseconds(40));
   const double begin = now(threads);
-  for (int kept = 0; kept < (threads > 1 ? 5 : 1); ++kept) {
+  do c.run(sample++);
+  while (now(threads) - begin < kWaking);
+  const double awake = now(threads);
+  for (int kept = 0; kept < kSamples; ++kept) {
     const double start = now(threads);
-    if (kept > 0 && start - begin > kTurn) return;
+    if (kept > 0 && start - awake > kTurn) return;
     c.run(sample++);
     c.seconds.push_back(now(threads) - start);
   }
 }
 
-/** Turns of every candidate, for \a seconds and at least five each; before that, a sample that does not count. Samples
- * are numbered across candidates: what one has just read is not what the next reads, where they share weights. */
+/** One turn: a sample, or with several threads a few. */
+inline void takeTurn(Candidate& c, int threads, std::size_t& sample) {
+  if (threads > 1) return takeLongTurn(c, threads, sample);
+  const double start = now(threads);
+  c.run(sample++);
+  c.seconds.push_back(now(threads) - start);
+}
+
+/** Turns of every candidate, for \a seconds and at least three long or five short ones; before that, a sample that does
+ * not count. Samples are numbered across candidates: what one has just read is not what the next reads, where they
+ * share weights. */
 inline void takeTurns(std::vector<Candidate>& candidates, int threads, double seconds) {
   std::size_t sample = 0;
   for (Candidate& c : candidates) c.run(sample++);
   const double end = now(threads) + seconds;
-  for (int turn = 0; turn < 5 || now(threads) < end; ++turn) {
+  for (int left = threads > 1 ? 3 : 5; left > 0 || now(threads) < end; --left) {
     for (Candidate& c : candidates) takeTurn(c, threads, sample);
   }
 }
