@@ -78,7 +78,7 @@ bool spinUntil(const Done& done) {
 /** Tasks that several threads work through. Each begins with a share of its own, since neighbours among tasks are
  * neighbours in memory, and what the hardware follows is one stream a core: a row of X and 4096×4096 4-bit weights take
  * two threads 0.29 ms from memory, and 0.50, as long as one, where they take turns at the next task of all. Whoever is
- * done helps with the shares of others. */
+ * done takes a share that nobody has begun, and when all have begun, helps with them. */
 class Job {
  public:
   Job(Index count, int threads, void (*task)(void*, Index), void* context)
@@ -146,8 +146,7 @@ class Pool {
 
   /** False when the pool is busy; nothing has been run then. */
   bool tryRun(Job& job, int threads) {
-    // More threads than cores wait awake for each other's turns: asked for 1000, two cores took up to 150 times as
-    // long.
+    // More threads than cores wait awake for each other: asked for 1000, two cores took up to 150 times as long.
     threads = std::min(threads, cores());
     std::unique_lock<std::mutex> owner(m_owner, std::try_to_lock);
     if (!owner.owns_lock()) return false;
