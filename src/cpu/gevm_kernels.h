@@ -21,9 +21,9 @@
 //          rows 2.4, 2.2, 2.0, 2.0; AVX-512 2 rows 0.82, 0.68, 0.59, 0.84; int8 AVX2 1 row 0.62, 0.66, 0.70, 1.46; 8
 //          rows 3.9, 3.1, 3.8, 5.1. Decoded panels (panel_kernels.h) took 2.3, 3.0, 1.8, 4.3 and 6.3: 64 bytes of each
 //          row of W in turn are no stream.
-// Tasks    A chain each, so that two threads read two streams. Where they shared chains and took half of each row, one
-// row
-//          of X took 0.53 to 0.55 ms (NF4, AVX2), in some processes 0.95, as long as one thread; now 0.46 to 0.48.
+// Tasks    A chain each, so that two threads read two streams. Where they shared chains and took half of each row of W,
+//          one row of X took 0.53 to 0.55 ms (NF4, AVX2), in some processes 0.95, as long as one thread; now 0.46 to
+//          0.48.
 //
 // A sum runs over the rows of W in blocks of B, those of kChain rows in one chain, and the chains in one: in the same
 // order whatever the number of threads. Internal linkage; see simd.h for the reason.
