@@ -47,15 +47,28 @@ inline CLI::Validator notGguf() {
       "");
 }
 
+/** Refuses numbers that are not \a valid. What is no number is left to the option's own type. */
+inline CLI::Validator checkedNumber(bool (*valid)(double), const std::string& expected, const std::string& type) {
+  return CLI::Validator(
+      [valid, expected](std::string& text) {
+        double value = 0;
+        const bool good = !CLI::detail::lexical_cast(text, value) || valid(value);
+        return good ? std::string() : "expected " + expected + ", found " + text;
+      },
+      type);
+}
+
 /** Infinities and NaN are numbers to CLI11, and NaN lies in each of its ranges. To be checked before them. */
 inline CLI::Validator finite() {
-  return CLI::Validator(
-      [](std::string& text) {
-        double value = 0;
-        const bool valid = !CLI::detail::lexical_cast(text, value) || std::isfinite(value);  // no number: not for us
-        return valid ? std::string() : "expected a finite number, found " + text;
-      },
-      "");
+  return checkedNumber([](double x) { return std::isfinite(x); }, "a finite number", "");
+}
+
+// As CLI::PositiveNumber and CLI::NonNegativeNumber, whose messages have the 300 digits of the largest double.
+inline CLI::Validator positive() {
+  return checkedNumber([](double x) { return x > 0; }, "a number above 0", "POSITIVE");
+}
+inline CLI::Validator nonNegative() {
+  return checkedNumber([](double x) { return x >= 0; }, "0 or more", "NONNEGATIVE");
 }
 
 }  // namespace tools

@@ -61,10 +61,10 @@ void addEval(CLI::App& program, Job& job) {
   addAdapterOption(*command, options->model);
   command->add_option("--text", options->text, "Text to predict; - is standard input")->type_name("FILE")->required();
   command->add_option("--length", options->length, "Tokens of a window; 0: all that the model takes")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
   command->add_option("--stride", options->stride, "Tokens from one window to the next; 0: its length")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--batch", options->batch, "Windows at a time")->check(CLI::PositiveNumber);
+      ->check(nonNegative());
+  command->add_option("--batch", options->batch, "Windows at a time")->check(positive());
   command->callback([=, &job] {
     checkModelOptions(*command, options->model);
     requireUsage(options->stride == 0 || options->length == 0 || options->stride <= options->length,

@@ -62,15 +62,13 @@ void addTexts(CLI::App& command, FinetuneOptions& o) {
       ->check(finite())
       ->check(CLI::Range(0.0, 0.9))
       ->excludes(eval);
-  command.add_option("--length", o.length, "Tokens of a sequence, at most")->check(CLI::PositiveNumber);
+  command.add_option("--length", o.length, "Tokens of a sequence, at most")->check(positive());
 }
 
 void addLora(CLI::App& command, FinetuneOptions& o) {
   llm::LoraConfig& lora = o.lora;
-  command.add_option("--r", lora.r, "Rank of the adapters")->check(CLI::PositiveNumber);
-  command.add_option("--lora-alpha", lora.alpha, "They are scaled by alpha / r")
-      ->check(finite())
-      ->check(CLI::PositiveNumber);
+  command.add_option("--r", lora.r, "Rank of the adapters")->check(positive());
+  command.add_option("--lora-alpha", lora.alpha, "They are scaled by alpha / r")->check(finite())->check(positive());
   command.add_option("--lora-dropout", lora.dropout, "Of their input, in [0, 1)")
       ->check(finite())
       ->check(CLI::Range(0.0, 0.999));
@@ -82,17 +80,17 @@ void addLora(CLI::App& command, FinetuneOptions& o) {
 void addTraining(CLI::App& command, FinetuneOptions& o) {
   using Decay = llm::TrainOptions::Decay;
   llm::TrainOptions& t = o.train;
-  CLI::Option* steps = command.add_option("--steps", t.steps, "Updates")->check(CLI::PositiveNumber);
+  CLI::Option* steps = command.add_option("--steps", t.steps, "Updates")->check(positive());
   steps->default_str("as many as --epochs take");
   command.add_option("--epochs", o.epochs, "Times round the sequences")
       ->check(finite())
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->excludes(steps);
   command.add_option("--batch", t.microBatch, "Sequences at once")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->default_str(std::to_string(kUsualBatch) + ", or all there are");
-  command.add_option("--accumulation", t.accumulation, "Batches in an update")->check(CLI::PositiveNumber);
-  command.add_option("--lr", t.adamw.learningRate, "Peak learning rate")->check(finite())->check(CLI::PositiveNumber);
+  command.add_option("--accumulation", t.accumulation, "Batches in an update")->check(positive());
+  command.add_option("--lr", t.adamw.learningRate, "Peak learning rate")->check(finite())->check(positive());
   command
       .add_option_function<std::string>(
           "--schedule",
@@ -102,11 +100,11 @@ void addTraining(CLI::App& command, FinetuneOptions& o) {
           "How the learning rate falls")
       ->check(CLI::IsMember({"cosine", "linear", "constant"}))
       ->default_str("cosine");
-  command.add_option("--warmup", t.warmup, "Updates in which it rises")->check(CLI::NonNegativeNumber);
-  command.add_option("--weight-decay", t.adamw.weightDecay, "Of AdamW")->check(finite())->check(CLI::NonNegativeNumber);
+  command.add_option("--warmup", t.warmup, "Updates in which it rises")->check(nonNegative());
+  command.add_option("--weight-decay", t.adamw.weightDecay, "Of AdamW")->check(finite())->check(nonNegative());
   command.add_option("--max-grad-norm", t.clip, "Gradients are clipped to this norm; 0: not at all")
       ->check(finite())
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
   command
       .add_option_function<std::string>(
           "--optim", [&t](const std::string& name) { t.optimizer8bit = name == "adamw8bit"; }, "Optimiser")
@@ -115,11 +113,11 @@ void addTraining(CLI::App& command, FinetuneOptions& o) {
   command.add_flag("--gradient-checkpointing", t.checkpointLayers, "Less memory for one forward pass more");
   command.add_option("--seed", t.seed, "Of adapters, order and dropout");
   command.add_option("--eval-every", t.evaluateEvery, "Updates between evaluations; 0: at both ends alone")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
   command.add_option("--patience", t.patience, "Evaluations without a new best before it stops, at the best; 0: never")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
   command.add_option("--save-every", o.saveEvery, "Updates between states to resume from; 0: at the end alone")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
   CLI::Option* resume = command.add_flag("--resume", o.resume, "Go on from the state in OUT, where there is one");
   command.add_flag("--force", o.force, "Begin anew though OUT holds a run")->excludes(resume);
 }

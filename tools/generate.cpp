@@ -33,15 +33,13 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
       ->type_name("FILE")
       ->check(unnamed(CLI::ExistingFile))
       ->excludes(prompt);
-  command.add_option("--batch-size", options.batchSize, "Prompts at a time")->check(CLI::PositiveNumber);
-  command.add_option("--max-tokens", options.how.maxNewTokens, "Most new tokens of a prompt")
-      ->check(CLI::PositiveNumber);
+  command.add_option("--batch-size", options.batchSize, "Prompts at a time")->check(positive());
+  command.add_option("--max-tokens", options.how.maxNewTokens, "Most new tokens of a prompt")->check(positive());
   llm::SamplingOptions& sampling = options.how.sampling;
   command.add_option("--temperature", sampling.temperature, "Of sampling; 0: the likeliest token")
       ->check(finite())
-      ->check(CLI::NonNegativeNumber);
-  command.add_option("--top-k", sampling.topK, "Choose among the k likeliest; 0: among all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
+  command.add_option("--top-k", sampling.topK, "Choose among the k likeliest; 0: among all")->check(nonNegative());
   command.add_option("--top-p", sampling.topP, "Choose among the likeliest that reach this probability")
       ->check(finite())
       ->check(CLI::Range(1e-9, 1.0));
@@ -52,7 +50,7 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
       .add_option("--repetition-penalty", sampling.repetitionPenalty,
                   "Divides the scores of tokens that prompt or text have already; 1: off")
       ->check(finite())
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command.add_option("--seed", sampling.seed, "Of sampling; the n-th prompt of a batch has seed + n");
   command.add_option("--stop", options.stop, "End a text before this; may be given more than once")
       ->type_name("TEXT")

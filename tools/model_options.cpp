@@ -31,7 +31,7 @@ void addFormatDetails(CLI::App& command, llm::LoadOptions& load) {
       "nf4, fp4: quantise the absmax too (bnb_4bit_use_double_quant)");
   command.add_option("--int8-threshold", load.int8Threshold, "int8: from which magnitude on features are outliers")
       ->check(finite())
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonNegative());
   command.add_option("--skip", load.skipModules, "Modules that stay dense, by path or a part of it")
       ->type_name("MODULE");
 }

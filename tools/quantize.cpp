@@ -127,7 +127,7 @@ void addOptions(CLI::App& command, Options& options) {
   addFormatDetails(command, options.load);
   command.add_option("--shard-size", options.shardGigabytes, "Most gigabytes (10^9 bytes) of a file")
       ->check(finite())
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command.add_flag("--force", options.force, "Replace the model that is in OUT");
 }
 

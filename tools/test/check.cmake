@@ -47,6 +47,8 @@ execute_process(COMMAND ${EIGENQ} generate model --prompt a --stop "" WORKING_DI
                 ERROR_VARIABLE err)
 expect_same("status with an empty stop string" ${status} 2)
 expect_match("${err}" "^eigenq generate: --stop: expected a text[^\n]*\n$")
+fail_usage("eigenq finetune: --batch: expected a number above 0, found -3" finetune model new --text text --batch -3)
+fail_usage("eigenq generate: --top-k: expected 0 or more, found -1" generate model --prompt a --top-k -1)
 fail_usage("eigenq finetune: --hold-out: expected a finite number, found inf" finetune model new --text text
            --hold-out inf)
 fail_usage("eigenq eval: --skip needs a format" eval model --text text --skip q_proj)
