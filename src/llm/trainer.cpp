@@ -103,7 +103,9 @@ void checkTraining(const TrainOptions& options, std::size_t parameters, std::siz
   if (examples == 0) throw std::invalid_argument("Trainer: there are no examples");
   require(options.patience == 0 || heldOut > 0, "patience", "expected 0 where nothing is held out");
   const auto count = static_cast<Index>(examples);
-  requireAtMost("microBatch", count, "the number of examples", options.microBatch);
+  // The default works with fewer, some of which are then in an update twice.
+  requireAtMost("microBatch", std::max(count, TrainOptions().microBatch), "the number of examples, or 4",
+                options.microBatch);
   requireAtMost("accumulation", mostAccumulation(count, options.microBatch),
                 "the micro-batches that " + std::to_string(count) + " examples fill", options.accumulation);
 }

@@ -18,7 +18,7 @@ struct TrainOptions {
   static constexpr Index kMostSteps = 1'000'000'000;  // what happened in each of them is kept
 
   Index steps = 1000;      // updates
-  Index microBatch = 4;    // sequences that are computed at once, at most as many as there are
+  Index microBatch = 4;    // sequences that are computed at once: at most as many as there are, or 4
   Index accumulation = 1;  // micro-batches in an update, at most mostAccumulation()
   bool shuffle = true;     // otherwise in the order of the data
   std::uint64_t seed = 1;  // of the order and of dropout
