@@ -279,6 +279,7 @@ BOOST_AUTO_TEST_CASE(optionsThatContradictThemselvesAreRefused) {
   refusedSaying(kLargest, kLargest, "microBatch: expected at most 4, the number of examples, or 4" + found);
   llm::TrainOptions few = options(9);
   few.microBatch = llm::TrainOptions().microBatch;
+  few.accumulation = 1;
   BOOST_CHECK_NO_THROW(Trainer(model, data(3, 1), {}, few));
   refusedSaying(2, kLargest, "accumulation: expected at most 2, the micro-batches that 3 examples fill" + found);
   refusedSaying(2, 3, "accumulation: expected at most 2, the micro-batches that 3 examples fill, found 3");
