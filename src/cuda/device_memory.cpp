@@ -78,11 +78,14 @@ void MemoryBlock::beginRead(Context& context) {
 void MemoryBlock::waitForWriter(Context& context) {
   const std::shared_ptr<StreamHandle>& stream = context.state().stream;
   const std::lock_guard<std::mutex> lock(m_users->mutex);
+  if (stream == m_users->writer) return;
   auto& readers = m_users->readers;
-  // Who has read since the last write has waited for it: captured again, the wait would be one for work outside.
-  if (stream == m_users->writer || std::find(readers.begin(), readers.end(), stream) != readers.end()) return;
+  const bool hasRead = std::find(readers.begin(), readers.end(), stream) != readers.end();
+  // Who has read since the last write has waited for it, and a graph could not wait for it again. Outside of a capture
+  // the wait is repeated: the writer's graphs may have been launched since, which write without a word here.
+  if (hasRead && stream->isCapturing()) return;
   waitForStream(*stream, *m_users->writer);
-  readers.push_back(stream);
+  if (!hasRead) readers.push_back(stream);
 }
 
 void MemoryBlock::beginWrite(Context& context) {

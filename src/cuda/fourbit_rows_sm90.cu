@@ -101,7 +101,7 @@ const char* refuseFourBitRows(const QuantizedProduct& p, const Context& context)
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
   if (p.w.rows > kMost - kTileRows || p.w.cols > kMost) return "more rows or columns than 32 bits count";
   // Microseconds for one row on an H200: 4096×4096, nested 9.2 here and 7.7 there, 28672×8192 49 and 46, others 2 to 7
-  // % less here; with absmax that need no launch before, 3 to 12 % less here everywhere.
+  // % less here; with absmax that need no launch before, 1 to 12 % less here everywhere.
   if (p.x.rows <= 2 && !absmaxLiesPacked(p.w) && !refuseFourBitDecodeStream(p, context))
     return "one or two rows of X and absmax to decode first: stream.decode's";
   if (p.x.rows > 16 && tilesOfBlock(p.w.rows, context.multiprocessors()) > kMostTilesOf32)

@@ -34,7 +34,7 @@ __device__ __forceinline__ void arrive(std::uint32_t barrier) {
 
 /** Arrives at the barrier that lies at this address in block \a rank of the cluster, after reads that are over: of
  * products that have been waited for. Release of the block's scope, as by default: that of the cluster is a fence of
- * the whole device's memory, which in int8.wgmma cost a third to half of the time. */
+ * the whole device's memory, which in int8.wgmma cost a quarter to half of the time. */
 __device__ __forceinline__ void arriveAtBlock(std::uint32_t barrier, int rank) {
   asm volatile(
       "{\n.reg .b32 there;\n"

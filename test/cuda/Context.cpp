@@ -198,6 +198,21 @@ BOOST_AUTO_TEST_CASE(aGraphReadsWhatItsStreamHasReadBefore, *needsDevice()) {
   BOOST_TEST((y.toHost(reader) == x + x));
 }
 
+BOOST_AUTO_TEST_CASE(readersWaitForGraphsOfTheWriter, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  const auto a = DeviceMatrix<float>::fromHost(x, writer);
+  auto d = DeviceMatrix<float>::fromHost(x, writer);
+  DeviceMatrix<float> y(300, 200, reader);
+  gpu::Graph graph(writer, [&] { d.device(writer) = d + a; });
+  y.device(reader) = d + d;  // has read since the last write that was announced
+  BOOST_TEST((y.toHost(reader) == x + x));
+  const Busy busy(writer);
+  graph.launch();
+  y.device(reader) = d + d;
+  BOOST_TEST((y.toHost(reader) == 2 * (x + x)));
+}
+
 BOOST_AUTO_TEST_CASE(theSteadyStateAsksTheDriverForNoMemory, *needsDevice()) {
   Context context;
   const auto w = gpu::NF4Matrix::fromHost(NF4Matrix(MatrixXf::Random(256, 256)), context);

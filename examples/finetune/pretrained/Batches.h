@@ -12,8 +12,7 @@
 namespace finetune {
 
 /** Where no batch was asked for, microBatch = 0, it becomes \a usual or all \a sequences if they are fewer. Throws
- * std::runtime_error, naming
- * --batch or \a accumulation, where they cannot fill what was asked for. */
+ * std::runtime_error, naming --batch or \a accumulation, where they cannot fill what was asked for. */
 inline void fitBatches(EigenQ::llm::TrainOptions& train, std::size_t sequences, const char* accumulation,
                        EigenQ::Index usual) {
   const auto requireAtMost = [](const char* option, EigenQ::Index most, const std::string& what, EigenQ::Index found) {
