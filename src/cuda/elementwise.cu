@@ -2,8 +2,8 @@
 // elementwise.cu: Y = epilogue(X), element by element. Casts, copies between layouts, and the epilogues that no product
 // took along.
 //
-//   packed      X, Y and the residual run along the same dimension, 16-byte aligned:  16 bytes of the narrower scalar a
-//               thread, so 32 of the wider
+//   packed      X, Y and the residual run along the same dimension, 16-byte aligned:  packs of 16 bytes of the narrower
+//               scalar, so 32 of the wider; a thread has two on their way at a time, the grid's width apart
 //   transposed  X runs along the other dimension than Y:   ┌────────┐ read along X     ┌────────┐ written along Y
 //               64×64 tiles through shared memory          │ → → →  │ ───────────────▶ │ ↓ ↓ ↓  │
 //                                                          └────────┘                  └────────┘
@@ -30,12 +30,20 @@ namespace {
 constexpr int kThreads = 256;
 constexpr Index kMostBlocks = Index{1} << 30;  // of the first grid dimension; larger work loops
 
+constexpr int kPacksInFlight = 2;  // of a thread: with one, a copy of 64 MiB reaches 79 % of the bandwidth
+
 constexpr int kTile = 64;
 constexpr int kTileRows = kThreads / 32;  // rows of a tile that a block moves at a time, by halves
 
 template <typename T, int kCount>
 struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
   T v[kCount];
+};
+
+/** The same memory without its elements. */
+template <typename T, int kCount>
+struct Bits {
+  uint4 v[sizeof(T) * kCount / 16];
 };
 
 /** Elements of a Pack: 16 bytes of the narrower scalar. */
@@ -57,35 +65,85 @@ __device__ __forceinline__ float finish(const Epilogue& withoutResidual, float a
   return applyEpilogue<Y>(withoutResidual, acc, i, j);
 }
 
+/** A pack's place: its row, its first column. */
+struct PackPlace {
+  Index i, j;
+
+  template <typename View>
+  __device__ __forceinline__ Index in(const View& v) const {
+    return i * v.rowStride + j;
+  }
+};
+
+/** What a thread reads of a whole pack before it writes it. As bits: of 16-bit scalars the compiler would keep each in
+ * a register of its own. */
+template <typename X, typename Y>
+struct PackOperands {
+  static constexpr int kCount = kPackSize<X, Y>;
+  Bits<X, kCount> x;
+  Bits<Y, kCount> residual;
+
+  __device__ __forceinline__ void load(const Work& w, const PackPlace& at) {
+    x = *reinterpret_cast<const Bits<X, kCount>*>(static_cast<const X*>(w.x.data) + at.in(w.x));
+    if (w.e.residual.data)
+      residual =
+          *reinterpret_cast<const Bits<Y, kCount>*>(static_cast<const Y*>(w.e.residual.data) + at.in(w.e.residual));
+  }
+
+  template <bool kLinear>
+  __device__ __forceinline__ void store(const Work& w, const Epilogue& withoutResidual, const PackPlace& at) const {
+    const auto& in = reinterpret_cast<const Pack<X, kCount>&>(x);
+    const auto& old = reinterpret_cast<const Pack<Y, kCount>&>(residual);
+    Pack<Y, kCount> out;
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) {
+      float v = finish<kLinear, Y>(withoutResidual, toFloat(in.v[c]), at.i, at.j + c);
+      if (w.e.residual.data) v += w.e.residualSign * toFloat(old.v[c]);
+      out.v[c] = fromFloat<Y>(v);
+    }
+    *reinterpret_cast<Pack<Y, kCount>*>(static_cast<Y*>(w.y.data) + at.in(w.y)) = out;
+  }
+};
+
+/** The last elements of a row, fewer than a pack. */
+template <typename X, typename Y, bool kLinear>
+__device__ __forceinline__ void finishTail(const Work& w, const Epilogue& withoutResidual, const PackPlace& at) {
+  const X* const x = static_cast<const X*>(w.x.data) + at.in(w.x);
+  const Y* const r = static_cast<const Y*>(w.e.residual.data) + at.in(w.e.residual);
+  Y* const y = static_cast<Y*>(w.y.data) + at.in(w.y);
+  for (Index c = 0; at.j + c < w.y.cols; ++c) {
+    float v = finish<kLinear, Y>(withoutResidual, toFloat(x[c]), at.i, at.j + c);
+    if (w.e.residual.data) v += w.e.residualSign * toFloat(r[c]);
+    y[c] = fromFloat<Y>(v);
+  }
+}
+
+/** \a step packs, one for each thread of the grid, lie between those that a thread has in flight. */
 template <typename X, typename Y, bool kLinear>
 __global__ void __launch_bounds__(kThreads) packedKernel(Work w, Index packsPerRow) {
   constexpr int kCount = kPackSize<X, Y>;
-  const Y* const residual = static_cast<const Y*>(w.e.residual.data);
   Epilogue e = w.e;
   e.residual.data = nullptr;
-  const Index step = static_cast<Index>(gridDim.x) * kThreads;
-  for (Index item = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x; item < w.y.rows * packsPerRow;
-       item += step) {
-    const Index i = item / packsPerRow, j = (item - i * packsPerRow) * kCount;
-    const X* const x = static_cast<const X*>(w.x.data) + i * w.x.rowStride + j;
-    Y* const y = static_cast<Y*>(w.y.data) + i * w.y.rowStride + j;
-    const Y* const r = residual ? residual + i * w.e.residual.rowStride + j : nullptr;
-    if (j + kCount <= w.y.cols) {
-      const auto in = *reinterpret_cast<const Pack<X, kCount>*>(x);
-      Pack<Y, kCount> old, out;
-      if (r) old = *reinterpret_cast<const Pack<Y, kCount>*>(r);
+  const Index packs = w.y.rows * packsPerRow, step = static_cast<Index>(gridDim.x) * kThreads;
+  for (Index first = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x; first < packs;
+       first += kPacksInFlight * step) {
+    PackPlace at[kPacksInFlight];
+    PackOperands<X, Y> operands[kPacksInFlight];
 #pragma unroll
-      for (int c = 0; c < kCount; ++c) {
-        float v = finish<kLinear, Y>(e, toFloat(in.v[c]), i, j + c);
-        if (r) v += e.residualSign * toFloat(old.v[c]);
-        out.v[c] = fromFloat<Y>(v);
-      }
-      *reinterpret_cast<Pack<Y, kCount>*>(y) = out;
-    } else {
-      for (Index c = 0; j + c < w.y.cols; ++c) {
-        float v = finish<kLinear, Y>(e, toFloat(x[c]), i, j + c);
-        if (r) v += e.residualSign * toFloat(r[c]);
-        y[c] = fromFloat<Y>(v);
+    for (int n = 0; n < kPacksInFlight; ++n) {
+      const Index pack = first + n * step;
+      if (pack >= packs) break;
+      const Index i = packs == packsPerRow ? 0 : pack / packsPerRow;
+      at[n] = {i, (pack - i * packsPerRow) * kCount};
+      if (at[n].j + kCount <= w.y.cols) operands[n].load(w, at[n]);
+    }
+#pragma unroll
+    for (int n = 0; n < kPacksInFlight; ++n) {
+      if (first + n * step >= packs) break;
+      if (at[n].j + kCount <= w.y.cols) {
+        operands[n].template store<kLinear>(w, e, at[n]);
+      } else {
+        finishTail<X, Y, kLinear>(w, e, at[n]);
       }
     }
   }
@@ -148,6 +206,13 @@ unsigned blocksFor(Index items, Index perBlock) {
   return static_cast<unsigned>(std::min(kMostBlocks, (items + perBlock - 1) / perBlock));
 }
 
+/** Fewer threads with more packs each only where the multiprocessors are full twice. */
+unsigned packedBlocks(Index packs, Context& context) {
+  constexpr Index kResidents = 2048 / kThreads;
+  const bool many = packs > 2 * kResidents * kThreads * context.multiprocessors();
+  return blocksFor(packs, many ? kPacksInFlight * kThreads : kThreads);
+}
+
 Work transpose(const Work& w) { return {w.x.transpose(), w.y.transpose(), w.e.transpose()}; }
 
 Index magnitude(Index v) { return v < 0 ? -v : v; }
@@ -198,7 +263,7 @@ void launchAs(const Work& w, Context& context) {
   if (isPacked<X, Y>(w)) {
     const Index packsPerRow = (w.y.cols + kPackSize<X, Y> - 1) / kPackSize<X, Y>;
     const auto kernel = isLinear(w.e) ? packedKernel<X, Y, true> : packedKernel<X, Y, false>;
-    launch("elementwise", kernel, {blocksFor(w.y.rows * packsPerRow, kThreads), kThreads}, context, w, packsPerRow);
+    launch("elementwise", kernel, {packedBlocks(w.y.rows * packsPerRow, context), kThreads}, context, w, packsPerRow);
   } else if (isTransposed(w)) {
     const Index tilesPerRow = (w.y.cols + kTile - 1) / kTile, tiles = tilesPerRow * ((w.y.rows + kTile - 1) / kTile);
     launch("elementwise", transposedKernel<X, Y>, {blocksFor(tiles, 1), kThreads}, context, w, tilesPerRow, tiles);

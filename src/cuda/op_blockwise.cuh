@@ -70,9 +70,7 @@ __device__ __forceinline__ V blockReduce(V v, Op op) {
 template <int kWidth, typename T>
 __device__ __forceinline__ LogSumExp columnLogSumExp(const T* x, Index rows) {
   LogSumExp s = {kNegativeInfinity, 0};
-  for (Index i = Index{threadIdx.x} * kWidth; i < rows; i += Index{blockDim.x} * kWidth) {
-    float v[kWidth];
-    load(x + i, v);
+  forEachPackOf<2, kWidth>(x, rows, [&](const float(&v)[kWidth], Index) {
     float top = v[0];
 #pragma unroll
     for (int k = 1; k < kWidth; ++k) top = fmaxf(top, v[k]);
@@ -83,7 +81,7 @@ __device__ __forceinline__ LogSumExp columnLogSumExp(const T* x, Index rows) {
     const float base = finiteTop(s.top);
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) s.sum += expf(v[k] - base);
-  }
+  });
   return blockReduce(s, Merge());
 }
 

@@ -58,27 +58,30 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/** A thread has one pair of q, k or v of a token, in this order. */
-template <typename T>
+/** A thread has a pack of pairs of q, k or v of a token, in this order. */
+template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     ropeAppendKernel(Columns<const T> q, Columns<T> rotated, KeysAndValues<const T> from, KeysAndValues<T> cache,
-                     RopeTableView table, CacheColumns columns, Index queryPairs, Index keyPairs, Index tokens) {
+                     RopeTableView table, CacheColumns columns, Index queryPacks, Index keyPacks, Index tokens) {
+  using Pairs = Pack<T, kWidth>;
   joinStream();
-  const Index perToken = queryPairs + 2 * keyPairs, step = Index{gridDim.x} * kThreads;
+  const Index perToken = queryPacks + 2 * keyPacks, step = Index{gridDim.x} * kThreads;
   for (Index n = Index{blockIdx.x} * kThreads + threadIdx.x; n < perToken * tokens; n += step) {
-    const Index t = n / perToken, pair = n - t * perToken, position = columns.positions[t];
-    if (pair < queryPairs) {
-      table.rotate(q(t), rotated(t), pair, position, false);
+    const Index t = n / perToken, pack = n - t * perToken, position = columns.positions[t];
+    if (pack < queryPacks) {
+      table.rotate<kWidth>(q(t), rotated(t), pack * kWidth, position, false);
       continue;
     }
     const Index column = columns(t);
     if (column < 0) continue;
-    if (pair < queryPairs + keyPairs) {
-      table.rotate(from.keys(t), cache.keys(column), pair - queryPairs, position, false);
+    if (pack < queryPacks + keyPacks) {
+      table.rotate<kWidth>(from.keys(t), cache.keys(column), (pack - queryPacks) * kWidth, position, false);
     } else {
-      const Index i = 2 * (pair - queryPairs - keyPairs);
-      cache.values(column)[i] = from.values(t)[i];
-      cache.values(column)[i + 1] = from.values(t)[i + 1];
+      const Index i = 2 * kWidth * (pack - queryPacks - keyPacks);
+      const Pairs first = *reinterpret_cast<const Pairs*>(from.values(t) + i);
+      const Pairs second = *reinterpret_cast<const Pairs*>(from.values(t) + i + kWidth);
+      *reinterpret_cast<Pairs*>(cache.values(column) + i) = first;
+      *reinterpret_cast<Pairs*>(cache.values(column) + i + kWidth) = second;
     }
   }
 }
@@ -106,17 +109,21 @@ void ropeAppend(const Rope& rope, const CacheAppend& op, Context& context) {
   assert(rope.headDim > 0 && rope.headDim % 2 == 0 && rope.x.rows % rope.headDim == 0 &&
          op.k.rows % rope.headDim == 0 && "rope: rows are not a multiple of an even head dimension");
   assert(rope.x.cols == op.k.cols && rope.x.scalar == op.k.scalar && "ropeAppend: q differs from k");
-  const Walk queries({rope.x, asConst(rope.y)}), walk({op.k, op.v});
+  Walk walk({op.k, op.v});
   if (walk.empty()) return;
-  const Index queryPairs = rope.x.rows / 2, keyPairs = op.k.rows / 2;
-  const Index pairs = (queryPairs + 2 * keyPairs) * walk.cols;
-  const LaunchShape shape = {dim3(gridFor((pairs + kThreads - 1) / kThreads)), kThreads};
-  dispatchDeviceScalar(walk.scalar, [&](auto tag) {
+  walk.packed = walk.packed && Walk({rope.x, asConst(rope.y)}).packed;
+  walk.packed = walk.packed && Walk({asConst(op.keys), asConst(op.values)}).packed;
+  const RopeTableView table(rope);
+  dispatchTurns(walk, table, [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
+    constexpr int kWidth = decltype(width)::value;
+    const Index queryPacks = rope.x.rows / 2 / kWidth, keyPacks = op.k.rows / 2 / kWidth;
+    const Index packs = (queryPacks + 2 * keyPacks) * walk.cols;
     const KeysAndValues<const T> from = {Columns<const T>(op.k), Columns<const T>(op.v)};
     const KeysAndValues<T> cache = {Columns<T>(op.keys), Columns<T>(op.values)};
-    launchEarly("ropeAppend", ropeAppendKernel<T>, shape, context, Columns<const T>(rope.x), Columns<T>(rope.y), from,
-                cache, RopeTableView(rope), columnsOf(op), queryPairs, keyPairs, walk.cols);
+    launchEarly("ropeAppend", ropeAppendKernel<T, kWidth>, {dim3(gridFor((packs + kThreads - 1) / kThreads)), kThreads},
+                context, Columns<const T>(rope.x), Columns<T>(rope.y), from, cache, table, columnsOf(op), queryPacks,
+                keyPacks, walk.cols);
   });
 }
 

@@ -23,21 +23,38 @@ namespace {
 
 constexpr unsigned kThreads = 128;
 
-/** NaN where there is no such column. */
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> packOfNaN() {
+  Pack<T, kWidth> pack;
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) pack.values[k] = fromFloat<T>(__int_as_float(0x7fffffff));
+  return pack;
+}
+
+/** NaN where there is no such column. A thread has kInFlight loads on their way: a column of 4096 halves is all in
+ * flight as soon as its id is known. */
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     gatherKernel(Columns<const T> table, Index vocabulary, const std::int32_t* ids, Columns<T> y, Index rows,
                  Index cols) {
+  using Entries = Pack<T, kWidth>;
+  constexpr int kInFlight = 4;
+  constexpr Index kStep = Index{kThreads} * kWidth;
   joinStream();
   for (Index t = blockIdx.x; t < cols; t += gridDim.x) {
     const Index id = ids[t];
     const bool known = id >= 0 && id < vocabulary;
-    for (Index i = Index{threadIdx.x} * kWidth; i < rows; i += Index{kThreads} * kWidth) {
-      float v[kWidth];
-      if (known) load(table(id) + i, v);
+    for (Index first = Index{threadIdx.x} * kWidth; first < rows; first += kInFlight * kStep) {
+      Entries entries[kInFlight];
 #pragma unroll
-      for (int k = 0; k < kWidth; ++k) v[k] = known ? v[k] : __int_as_float(0x7fffffff);
-      store(y(t) + i, v);
+      for (int n = 0; n < kInFlight; ++n) {
+        entries[n] = packOfNaN<T, kWidth>();
+        if (known && first + n * kStep < rows)
+          entries[n] = *reinterpret_cast<const Entries*>(table(id) + first + n * kStep);
+      }
+#pragma unroll
+      for (int n = 0; n < kInFlight; ++n)
+        if (first + n * kStep < rows) *reinterpret_cast<Entries*>(y(t) + first + n * kStep) = entries[n];
     }
   }
 }
