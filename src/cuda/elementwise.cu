@@ -206,10 +206,10 @@ unsigned blocksFor(Index items, Index perBlock) {
   return static_cast<unsigned>(std::min(kMostBlocks, (items + perBlock - 1) / perBlock));
 }
 
-/** Fewer threads with more packs each only where the multiprocessors are full twice. */
+/** Threads take more packs than one only where there are enough to fill all multiprocessors. */
 unsigned packedBlocks(Index packs, Context& context) {
-  constexpr Index kResidents = 2048 / kThreads;
-  const bool many = packs > 2 * kResidents * kThreads * context.multiprocessors();
+  constexpr Index kThreadsOfMultiprocessor = 2048;
+  const bool many = packs > kThreadsOfMultiprocessor * context.multiprocessors();
   return blocksFor(packs, many ? kPacksInFlight * kThreads : kThreads);
 }
 

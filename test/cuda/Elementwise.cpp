@@ -149,8 +149,9 @@ BOOST_AUTO_TEST_CASE(aMatrixMayBeItsOwnOperandAndItsOwnResidual, *needsDevice())
 BOOST_AUTO_TEST_CASE(manyBlocks, *needsDevice()) {
   gpu::Context context;
   for (const bool flipped : {false, true}) {  // packed, then in tiles
-    const Operand x(1537, 1290, {Layout::kRowMajor, false}, ScalarType::kHalf, 1, context);
-    const ResultOperands r(1537, 1290, {Layout::kRowMajor, flipped}, {Layout::kRowMajor, flipped}, ScalarType::kFloat,
+    // 317,000 packs of 8: more than threads find room on 132 multiprocessors, so that each takes two.
+    const Operand x(1537, 1651, {Layout::kRowMajor, false}, ScalarType::kHalf, 1, context);
+    const ResultOperands r(1537, 1651, {Layout::kRowMajor, flipped}, {Layout::kRowMajor, flipped}, ScalarType::kFloat,
                            context);
     for (const EpilogueCase& c : {epilogueCases()[0], epilogueCases()[8]}) {
       const Frame found = runOn(r.y, context, [&](const DenseView& result) {

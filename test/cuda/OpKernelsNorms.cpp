@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-// RMSNorm, LayerNorm and rotary embedding on the device, within the bounds of float arithmetic.
+// RMSNorm, LayerNorm and rotary embedding on the device, within the bounds of float arithmetic; several in one launch
+// to the bit.
 #define BOOST_TEST_MODULE cuda_OpKernelsNorms
 #include "Device.h"
 
@@ -139,15 +140,46 @@ void checkNormBackward(const Setting& setting, bool centered, Context& context) 
 
 }  // namespace
 
+// Packs that threads hold, one (4096 halves) or two (8192), or as they come (8192 floats), and more columns than blocks
+// find room for at once.
 BOOST_AUTO_TEST_CASE(norms, *needsDevice()) {
   Context context;
-  forEachSetting({{5, 0}, {1, 3}, {7, 5}, {64, 17}, {333, 7}, {1000, 70}, {32, 5000}, {4096, 2}},
+  forEachSetting({{5, 0}, {1, 3}, {7, 5}, {64, 17}, {333, 7}, {1000, 70}, {32, 9000}, {4096, 2}, {8192, 2}},
                  [&](const Setting& setting) {
                    for (const bool centered : {false, true}) {
                      if (setting.cols > 0) checkNormForward(setting, centered, context);
                      checkNormBackward(setting, centered, context);  // without tokens, too: the gain's gradient is 0
                    }
                  });
+}
+
+// Sum and norm in one launch are those of two, to the bit; the sum may take the place of an addend.
+BOOST_AUTO_TEST_CASE(sumsWithTheirNorms, *needsDevice()) {
+  Context context;
+  forEachSetting({{5, 0}, {7, 5}, {64, 17}, {333, 7}, {32, 9000}, {4096, 3}, {8192, 2}}, [&](const Setting& setting) {
+    const OpMatrix a = setting.random(1), b = setting.random(2), gain(setting.scalar, gaussian(setting.rows, 1, 3));
+    OpMatrix inPlace = setting.random(1), sum = setting.random(4), y = setting.random(5), ofTwo = setting.random(5);
+    DeviceArray<float> inverse(std::vector<float>(static_cast<std::size_t>(setting.cols)));
+    AddNorm op;
+    op.a = a.in(), op.b = b.in(), op.gain = gain.in();
+    op.eps = kEps;
+    op.sum = sum.out(), op.y = y.out();
+    const MatrixXd exact = a.values() + b.values();
+    checkOp("addNorm " + setting.name(), {{"sum", &sum, exact, kUnit * exact.cwiseAbs()}}, false, context,
+            [&](bool) { addNorm(op, context); });
+    Norm norm;
+    norm.x = sum.in(), norm.gain = gain.in();
+    norm.eps = kEps;
+    norm.y = ofTwo.out();
+    norm.inverse = inverse.data();
+    normForward(norm, context);
+    BOOST_TEST((y.download(context) == ofTwo.download(context)), "addNorm " << setting.name() << ": y is another");
+    y.uploadNaN();
+    op.a = inPlace.in(), op.sum = inPlace.out();
+    addNorm(op, context);
+    BOOST_TEST((y.download(context) == ofTwo.download(context)), "addNorm " << setting.name() << " in place");
+    BOOST_TEST((inPlace.valuesOf(inPlace.download(context)) == sum.valuesOf(sum.download(context))));
+  });
 }
 
 BOOST_AUTO_TEST_CASE(normPullbacksAreTheTapes) {
@@ -166,17 +198,24 @@ BOOST_AUTO_TEST_CASE(normPullbacksAreTheTapes) {
 
 namespace {
 
+std::vector<float> afterGap(const Eigen::MatrixXf& table, std::ptrdiff_t gap) {
+  std::vector<float> values(static_cast<std::size_t>(gap + table.size()));
+  std::copy_n(table.data(), table.size(), values.begin() + gap);
+  return values;
+}
+
 void checkRope(const Setting& setting, Index headDim, bool adjacent, bool inverse, Context& context) {
   const Index half = headDim / 2, heads = setting.rows / headDim, positions = 50;
   const ad::RopeTable<float> table(std::max<Index>(headDim, 2), positions);
-  const OpMatrix cos(ScalarType::kFloat, table.cos().cast<double>()),
-      sin(ScalarType::kFloat, table.sin().cast<double>());
+  // Tables that are aligned to a float let no pack of pairs through.
+  const std::ptrdiff_t lead = adjacent && inverse ? 1 : 0;
+  const DeviceArray<float> cos(afterGap(table.cos(), lead)), sin(afterGap(table.sin(), lead));
   std::vector<std::int32_t> at;
   for (Index t = 0; t < setting.cols; ++t) at.push_back(static_cast<std::int32_t>(t * 17 % positions));
   if (setting.cols > 4) at[3] = 50, at[4] = -1;  // out of range
   const OpMatrix x = setting.random(1);
   OpMatrix y = setting.random(2);
-  const MatrixXd v = x.values(), c = cos.values(), s = sin.values() * (inverse ? -1 : 1);
+  const MatrixXd v = x.values(), c = table.cos().cast<double>(), s = table.sin().cast<double>() * (inverse ? -1 : 1);
   MatrixXd exact(v.rows(), v.cols()), error = exact;
   for (Index t = 0; t < v.cols(); ++t)
     for (Index h = 0; h < heads; ++h)
@@ -194,7 +233,7 @@ void checkRope(const Setting& setting, Index headDim, bool adjacent, bool invers
   Rope op;
   op.x = x.in(), op.y = y.out();
   op.headDim = headDim;
-  op.cos = static_cast<const float*>(cos.in().data), op.sin = static_cast<const float*>(sin.in().data);
+  op.cos = cos.data() + lead, op.sin = sin.data() + lead;
   op.maxPositions = positions;
   op.positions = devicePositions.data();
   op.adjacent = adjacent, op.inverse = inverse;
@@ -215,10 +254,57 @@ void checkRope(const Setting& setting, Index headDim, bool adjacent, bool invers
 
 BOOST_AUTO_TEST_CASE(ropeTurnsAndTurnsBack, *needsDevice()) {
   Context context;
-  for (const Index headDim : {2, 6, 64, 128})
+  for (const Index headDim : {2, 6, 24, 64, 128})  // 24: packs of pairs of floats, not of halves
     forEachSetting({{3 * headDim, 0}, {headDim, 1}, {3 * headDim, 9}, {4 * headDim, 70}}, [&](const Setting& setting) {
       for (const bool adjacent : {false, true})
         for (const bool inverse : {false, true}) checkRope(setting, headDim, adjacent, inverse, context);
+    });
+}
+
+// Queries turned and keys turned into their cache in one launch are those of three, to the bit.
+BOOST_AUTO_TEST_CASE(ropeIntoTheCache, *needsDevice()) {
+  Context context;
+  const Index sequences = 2, capacity = 9;
+  for (const Index headDim : {2, 6, 64, 80})
+    forEachSetting({{headDim, 2}, {3 * headDim, 23}}, [&](const Setting& setting) {
+      const ad::RopeTable<float> table(headDim, capacity);
+      const DeviceArray<float> cos(afterGap(table.cos(), 0)), sin(afterGap(table.sin(), 0));
+      std::vector<std::int32_t> at;  // the second sequence outgrows its part of the cache
+      for (Index t = 0; t < setting.cols; ++t) at.push_back(static_cast<std::int32_t>(t < 5 ? t : t - 5));
+      const std::vector<std::int32_t> starts = {0, static_cast<std::int32_t>(std::min<Index>(5, setting.cols)),
+                                                static_cast<std::int32_t>(setting.cols)};
+      const DeviceArray<std::int32_t> positions(at), offsets(starts);
+      const Setting ofCache{setting.scalar, setting.columns, setting.rows, sequences * capacity};
+      const OpMatrix q = setting.random(1), k = setting.random(2), v = setting.random(3);
+      const OpMatrix keys = ofCache.random(4), values = ofCache.random(5), y = setting.random(6);
+      const OpMatrix keysOfThree = ofCache.random(4), valuesOfThree = ofCache.random(5), yOfThree = setting.random(6);
+      const OpMatrix turned = setting.random(7);
+      for (const bool adjacent : {false, true}) {
+        Rope turn;
+        turn.x = q.in(), turn.y = y.out();
+        turn.headDim = headDim;
+        turn.cos = cos.data(), turn.sin = sin.data();
+        turn.maxPositions = capacity;
+        turn.positions = positions.data();
+        turn.adjacent = adjacent;
+        CacheAppend append;
+        append.k = k.in(), append.v = v.in();
+        append.keys = keys.out(), append.values = values.out();
+        append.sequences = sequences, append.capacity = capacity;
+        append.positions = positions.data(), append.offsets = offsets.data();
+        ropeAppend(turn, append, context);
+        turn.y = yOfThree.out();
+        rope(turn, context);
+        turn.x = k.in(), turn.y = turned.out();
+        rope(turn, context);
+        append.k = turned.in();
+        append.keys = keysOfThree.out(), append.values = valuesOfThree.out();
+        appendToCache(append, context);
+        const std::string name = setting.name() + ", heads of " + std::to_string(headDim);
+        BOOST_TEST((y.download(context) == yOfThree.download(context)), "queries " << name);
+        BOOST_TEST((keys.download(context) == keysOfThree.download(context)), "keys " << name);
+        BOOST_TEST((values.download(context) == valuesOfThree.download(context)), "values " << name);
+      }
     });
 }
 

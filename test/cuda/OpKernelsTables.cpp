@@ -27,8 +27,8 @@ std::vector<std::int32_t> idsOf(Index tokens, Index vocabulary) {
   return ids;
 }
 
-const std::pair<Index, Index> kDimsAndVocabularies[] = {{1, 1},     {7, 1},     {8, 7},     {333, 7},
-                                                        {64, 1000}, {5, 32000}, {16, 32000}};
+const std::pair<Index, Index> kDimsAndVocabularies[] = {{1, 1},     {7, 1},     {8, 7},      {333, 7},
+                                                        {64, 1000}, {5, 32000}, {16, 32000}, {4104, 3}};
 constexpr Index kTokens[] = {0, 1, 2, 33, 700};
 
 void checkEmbedding(const Setting& ofTable, Index tokens, Context& context) {
@@ -58,7 +58,8 @@ BOOST_AUTO_TEST_CASE(embeddings, *needsDevice()) {
   Context context;
   for (const auto& shape : kDimsAndVocabularies)
     forEachSetting({shape}, [&](const Setting& setting) {
-      for (const Index tokens : kTokens) checkEmbedding(setting, tokens, context);
+      for (const Index tokens : kTokens)
+        if (tokens * setting.rows < 1000000) checkEmbedding(setting, tokens, context);
     });
 }
 
