@@ -70,7 +70,9 @@ __device__ __forceinline__ V blockReduce(V v, Op op) {
 template <int kWidth, typename T>
 __device__ __forceinline__ LogSumExp columnLogSumExp(const T* x, Index rows) {
   LogSumExp s = {kNegativeInfinity, 0};
-  forEachPackOf<2, kWidth>(x, rows, [&](const float(&v)[kWidth], Index) {
+  for (Index i = Index{threadIdx.x} * kWidth; i < rows; i += Index{blockDim.x} * kWidth) {
+    float v[kWidth];
+    load(x + i, v);
     float top = v[0];
 #pragma unroll
     for (int k = 1; k < kWidth; ++k) top = fmaxf(top, v[k]);
@@ -81,7 +83,7 @@ __device__ __forceinline__ LogSumExp columnLogSumExp(const T* x, Index rows) {
     const float base = finiteTop(s.top);
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) s.sum += expf(v[k] - base);
-  });
+  }
   return blockReduce(s, Merge());
 }
 

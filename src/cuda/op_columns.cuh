@@ -62,22 +62,6 @@ __device__ __forceinline__ void store(T* to, const float (&v)[kWidth], bool accu
   store(to, sum);
 }
 
-/** Calls \a f(v, i) for the packs v of a column, which begin at rows i, that are this thread's of the block, in their
- * order; as many as kInFlight of them are on their way from memory at a time. */
-template <int kInFlight, int kWidth, typename T, typename F>
-__device__ __forceinline__ void forEachPackOf(const T* column, Index rows, F f) {
-  const Index step = Index{blockDim.x} * kWidth;
-  for (Index i = Index{threadIdx.x} * kWidth; i < rows; i += kInFlight * step) {
-    float v[kInFlight][kWidth];
-#pragma unroll
-    for (int n = 0; n < kInFlight; ++n)
-      if (i + n * step < rows) load(column + i + n * step, v[n]);
-#pragma unroll
-    for (int n = 0; n < kInFlight; ++n)
-      if (i + n * step < rows) f(v[n], i + n * step);
-  }
-}
-
 /** Where the scalar type is a parameter of the kernel, not of its code. */
 __device__ __forceinline__ float loadAs(ScalarType scalar, const void* data, Index offset) {
   switch (scalar) {

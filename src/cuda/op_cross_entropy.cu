@@ -80,35 +80,27 @@ __global__ void __launch_bounds__(kTotalThreads)
   factors[2] = weightOf(counted, mean);
 }
 
-template <int kWidth, typename T>
-__device__ __forceinline__ void setZero(T* column, Index rows) {
-  constexpr float kZeros[kWidth] = {};
-  for (Index i = Index{threadIdx.x} * kWidth; i < rows; i += Index{blockDim.x} * kWidth) store(column + i, kZeros);
-}
-
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kMaxThreads, 3)
+__global__ void __launch_bounds__(kMaxThreads)
     crossEntropyPullbackKernel(Columns<const T> logits, Index classes, Index tokens, const std::int32_t* targets,
                                std::int32_t ignoreIndex, const float* lse, const float* weight, ConstDenseView dloss,
                                Columns<T> dlogits, bool accumulate) {
   const float g = dloss.data ? loadScalar(dloss) * *weight : *weight;
   for (Index j = blockIdx.x; j < tokens; j += gridDim.x) {
     const std::int32_t target = targets[j];
-    T* const to = dlogits(j);
-    if (target == ignoreIndex) {
-      if (!accumulate) setZero<kWidth>(to, classes);
-      continue;
-    }
+    const bool counted = target != ignoreIndex;
+    if (!counted && accumulate) continue;
     const float norm = lse[j];
-    forEachPackOf<2, kWidth>(logits(j), classes, [&](const float(&v)[kWidth], Index i) {
+    for (Index i = Index{threadIdx.x} * kWidth; i < classes; i += Index{blockDim.x} * kWidth) {
       float d[kWidth];
+      if (counted) load(logits(j) + i, d);
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) {
-        const float p = g * expf(v[k] - norm);
-        d[k] = i + k == static_cast<Index>(target) ? p - g : p;
+        const float p = counted ? g * expf(d[k] - norm) : 0.0f;
+        d[k] = counted && i + k == static_cast<Index>(target) ? p - g : p;
       }
-      store(to + i, d, accumulate);
-    });
+      store(dlogits(j) + i, d, accumulate);
+    }
   }
 }
 

@@ -103,10 +103,11 @@ struct RopeTableView {
   }
 };
 
-/** dispatchWalk() for what turns heads: packs of pairs, where the table has them too. */
+/** dispatchWalk() for what turns heads: packs of pairs, where the table has them too. Of a single token a pair a thread
+ * is faster (4096 rows, H200: 1.4 us against 1.7), as nothing else hides a thread's eight pairs. */
 template <typename F>
 void dispatchTurns(Walk walk, const RopeTableView& table, F&& f) {
-  walk.packed = walk.packed && table.packs(walk.scalar);
+  walk.packed = walk.packed && walk.cols > 1 && table.packs(walk.scalar);
   dispatchWalk(walk, std::forward<F>(f));
 }
 

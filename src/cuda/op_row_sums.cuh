@@ -29,7 +29,6 @@ __global__ void __launch_bounds__(kRowSumThreads)
   const Index begin = Index{blockIdx.y} * chunk, end = begin + chunk < cols ? begin + chunk : cols;
   for (Index i = (Index{blockIdx.x} * blockDim.x + threadIdx.x) * kWidth; i < rows; i += step) {
     double sums[kCount][kWidth] = {};
-#pragma unroll 4  // loads of four tokens in flight: there are too few threads to hide them one by one
     for (Index t = begin; t < end; ++t) terms(i, t, sums);
 #pragma unroll
     for (int n = 0; n < kCount; ++n) {

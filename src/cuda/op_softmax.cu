@@ -17,8 +17,7 @@ namespace {
 constexpr unsigned kMaxThreads = 512;
 
 template <typename T, int kWidth, bool kLog>
-__global__ void __launch_bounds__(kMaxThreads, 3)
-    softmaxKernel(Columns<const T> x, Columns<T> y, Index rows, Index cols) {
+__global__ void __launch_bounds__(kMaxThreads) softmaxKernel(Columns<const T> x, Columns<T> y, Index rows, Index cols) {
   for (Index j = blockIdx.x; j < cols; j += gridDim.x) {
     const LogSumExp s = columnLogSumExp<kWidth>(x(j), rows);
     const float lse = s.value();
