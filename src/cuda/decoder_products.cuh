@@ -219,7 +219,7 @@ class Multiplier {
       const uint4 xs = x[step / 2];
 #pragma unroll
       for (int block = 0; block < 4; ++block)
-        fourbit::multiplyAccumulate(d[block], a[step % 2][block], step % 2 == 0 ? xs.x : xs.z,
+        multiplyAccumulate(d[block], a[step % 2][block], step % 2 == 0 ? xs.x : xs.z,
                                     step % 2 == 0 ? xs.y : xs.w, TypeTag<T>());
     }
 #pragma unroll

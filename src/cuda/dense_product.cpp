@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "context_state.h"
+#include "dense_orientation.h"
 #include "dense_view.h"
 #include "plan_cache.h"
 
@@ -17,39 +18,9 @@ namespace {
 constexpr Index kSlabBytes = Index{32} << 20;
 constexpr Index kSlabStep = 128;  // columns; a tile of most kernels
 
-/** A dense operand as cuBLASLt sees it: column-major, as it is or transposed. */
-struct Storage {
-  bool transposed;
-  Index ld;  // 0: neither rows nor columns are contiguous
-};
-
-/** Strides of dimensions of one element mean nothing; whichever view they allow is taken. */
-Storage storageOf(Index rows, Index cols, Index rowStride, Index colStride) {
-  if (rows == 0 || cols == 0) return {false, std::max<Index>(rows, 1)};
-  const auto separates = [](Index stride, Index length) { return stride >= std::max<Index>(length, 1); };
-  const bool plain = (rowStride == 1 || rows <= 1) && (cols <= 1 || separates(colStride, rows));
-  const bool transposed = (colStride == 1 || cols <= 1) && (rows <= 1 || separates(rowStride, cols));
-  // A row that is contiguous reads best as one column.
-  if (transposed && (!plain || rows <= 1)) return {true, rows <= 1 ? std::max<Index>(cols, 1) : rowStride};
-  if (plain) return {false, cols <= 1 ? std::max<Index>(rows, 1) : colStride};
-  return {false, 0};
-}
-
-template <typename View>
-Storage storageOf(const View& v) {
-  return storageOf(v.rows, v.cols, v.rowStride, v.colStride);
-}
-
 cudaDataType_t dataTypeOf(ScalarType scalar) {
   return scalar == ScalarType::kHalf ? CUDA_R_16F : scalar == ScalarType::kBFloat16 ? CUDA_R_16BF : CUDA_R_32F;
 }
-
-DenseProduct transpose(const DenseProduct& p) {
-  return {p.b.transpose(), p.a.transpose(), p.y.transpose(), p.epilogue.transpose()};
-}
-
-/** The product of which cuBLASLt writes \a p.y by columns. Its own result where its rows are contiguous. */
-DenseProduct orient(const DenseProduct& p) { return storageOf(p.y).transposed ? transpose(p) : p; }
 
 /** From column to column of a matrix whose columns are contiguous. */
 template <typename View>
@@ -79,13 +50,6 @@ Gemm gemmOf(const ConstDenseView& a, const ConstDenseView& b, const DenseView& d
 
 /** Whether cuBLASLt rounds its float sums to this type of Y. */
 bool storesAs(const DenseProduct& p) { return p.y.scalar == p.a.scalar || p.y.scalar == ScalarType::kFloat; }
-
-/** What orient() achieves for Y where its strides allow it. */
-template <typename View>
-bool hasContiguousColumns(const View& v) {
-  const Storage s = storageOf(v);
-  return s.ld > 0 && (!s.transposed || v.rows <= 1);
-}
 
 bool addsToItself(const DenseProduct& p) {
   return p.epilogue.residual.data && sameElements(p.epilogue.residual, asConst(p.y));

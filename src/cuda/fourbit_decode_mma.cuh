@@ -31,8 +31,8 @@
 #include <cstdint>
 
 #include "epilogue.cuh"
-#include "fourbit_mma.cuh"
 #include "fourbit_pair_table.cuh"
+#include "mma.cuh"
 #include "ptx_shared.cuh"
 
 namespace EigenQ {

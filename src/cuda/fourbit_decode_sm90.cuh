@@ -26,7 +26,7 @@
 
 #include "epilogue.cuh"
 #include "fourbit_decode_sm90_stages.cuh"
-#include "fourbit_mma.cuh"
+#include "mma.cuh"
 
 namespace EigenQ {
 namespace gpu {

@@ -23,8 +23,8 @@
 #ifndef EIGENQ_CUDA_FOURBIT_ROWS_SM90_CUH
 #define EIGENQ_CUDA_FOURBIT_ROWS_SM90_CUH
 
-#include "fourbit_mma.cuh"
 #include "fourbit_rows_sm90_stages.cuh"
+#include "mma.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -140,10 +140,10 @@ class Sums {
                                      decodePair<3>(low, m_place), decodePair<3>(high, m_place)};
 #pragma unroll
     for (int n = 0; n < Tiles::kColumns; ++n)
-      fourbit::multiplyAccumulate(d[n], first, x[n][kHalf].x, x[n][kHalf].y, TypeTag<T>());
+      multiplyAccumulate(d[n], first, x[n][kHalf].x, x[n][kHalf].y, TypeTag<T>());
 #pragma unroll
     for (int n = 0; n < Tiles::kColumns; ++n)
-      fourbit::multiplyAccumulate(d[n], second, x[n][kHalf].z, x[n][kHalf].w, TypeTag<T>());
+      multiplyAccumulate(d[n], second, x[n][kHalf].z, x[n][kHalf].w, TypeTag<T>());
   }
 
   const Memory<Tiles>& m_memory;

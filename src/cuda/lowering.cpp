@@ -2,6 +2,7 @@
 #include "../lowering_log.h"
 #include "context_state.h"
 #include "dense_product.h"
+#include "dense_update.h"
 #include "device_lowering.h"
 #include "fourbit_backward.h"
 #include "fourbit_decode.h"
@@ -53,6 +54,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
 };
 
 constexpr DeviceLowering<DenseProduct> kDeviceDenseLowerings[] = {
+    {"mma.update", refuseDenseUpdate, runDenseUpdate},
     {"cublaslt", refuseDenseCublasLt, runDenseCublasLt},
     {"reference", refuseNothing, runReference},
 };

@@ -33,11 +33,14 @@ __device__ __forceinline__ void waitForCopies() {
 
 /** Four 8×8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8, 16 bytes. Lane 4g + c
  * gets of each row g at 2c, 2c + 1. */
-__device__ __forceinline__ void loadMatrices(std::uint32_t (&m)[4], const void* row) {
+__device__ __forceinline__ void loadMatrices(std::uint32_t (&m)[4], std::uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
+               : "r"(row)
                : "memory");
+}
+__device__ __forceinline__ void loadMatrices(std::uint32_t (&m)[4], const void* row) {
+  loadMatrices(m, static_cast<std::uint32_t>(__cvta_generic_to_shared(row)));
 }
 /** Two of them; lanes 0 to 15 give the addresses, in the shared window. */
 __device__ __forceinline__ void loadTwoMatrices(std::uint32_t (&m)[2], std::uint32_t row) {
