@@ -6,6 +6,7 @@
 #include <boost/mpl/list.hpp>
 
 #include "AutodiffSupport.h"
+#include "support/KernelLog.h"
 
 using namespace EigenQ;
 using namespace EigenQ::test;
@@ -64,6 +65,19 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(gradientsAreThoseOfFloatButForRounding, Scalar, Sc
                                      << ", " << times << " times: off by " << worst << ", bound " << bound);
     }
   }
+}
+
+// Y += s·B·U and dX += Aᵀ·dU; with more than 128 tokens the gradients of A and B are long sums.
+BOOST_AUTO_TEST_CASE_TEMPLATE(adaptersReadAndWriteAResultOnce, Scalar, Scalars) {
+  const auto w = gpu::NF4Matrix::fromHost(NF4Matrix(randomMatrix<float>(64, 48, 1)));
+  ad::Parameter<float, Device> a(randomMatrix<float>(8, 48, 2), "a"), b(randomMatrix<float>(64, 8, 3), "b");
+  ad::Parameter<float, Device> x(randomMatrix<float>(48, 130, 4), "x");
+  ad::Tape<Scalar, Device> tape;
+  const KernelLog log;
+  const auto y = ad::loraLinear(w, a, b, tape.parameter(x), {/*scale=*/2});
+  BOOST_TEST(log.denseProductsBy("mma.update") == 1);
+  tape.backward(ad::sum(y));
+  BOOST_TEST(log.denseProductsBy("mma.update") == 2);
 }
 
 BOOST_AUTO_TEST_CASE(aParameterIsRoundedOnceARecording) {

@@ -8,6 +8,7 @@
 
 #include <eigen_q/src/gpu/Graph.h>
 #include <src/cuda/context_state.h>
+#include <src/cuda/dense_update.h>
 #include <src/cuda/device_lowering.h>
 #include <src/cuda/fourbit_gemm.h>
 #include <src/cuda/plan_cache.h>
@@ -91,7 +92,8 @@ MatrixXd valuesOf(const Operand& a, Index rows, Index cols) {
 }
 
 void checkDense(const Shape& s, ScalarType scalar, ScalarType result, const Place (&places)[4], const EpilogueCase& c,
-                Context& context, Counts& counts) {
+                Context& context, Counts& counts,
+                const LoweringTable<DeviceLowering<DenseProduct>>& table = deviceDenseLowerings()) {
   const Operand a(s.m, s.k, places[0], scalar, 1, context), b(s.k, s.n, places[1], scalar, 2, context);
   const ResultOperands r(s.m, s.n, places[2], places[3], result, context);
   const MatrixXd x = valuesOf(a, s.m, s.k), w = valuesOf(b, s.k, s.n);
@@ -99,7 +101,7 @@ void checkDense(const Shape& s, ScalarType scalar, ScalarType result, const Plac
   const auto productOn = [&](const DenseView& y, const internal::Epilogue& e) {
     return DenseProduct{constant(a.device()), constant(b.device()), y, e};
   };
-  checkTable(deviceDenseLowerings(), productOn, exact, r, c, scalar, s.k, context, describe(s, scalar), counts);
+  checkTable(table, productOn, exact, r, c, scalar, s.k, context, describe(s, scalar), counts);
 }
 
 /** W as a window of a whole matrix on both sides. */
@@ -167,6 +169,11 @@ void sweep(const WeightView& whole, Context& context, Counts& counts) {
   }
 }
 
+constexpr ScalarType kSixteenBits[] = {ScalarType::kHalf, ScalarType::kBFloat16};
+
+constexpr DeviceLowering<DenseProduct> kUpdate[] = {
+    {"mma.update", gpu::internal::refuseDenseUpdate, gpu::internal::runDenseUpdate}};
+
 constexpr DeviceLowering<QuantizedProduct> kTeam[] = {
     {"wgmma.team", gpu::internal::refuseFourBitGemmAtAll, gpu::internal::runFourBitGemm}};
 
@@ -196,7 +203,7 @@ BOOST_AUTO_TEST_CASE(denseProductsInEveryLayout) {
       }
     }
   }
-  expectRuns(counts, {"cublaslt", "reference"});
+  expectRuns(counts, {"mma.update", "cublaslt", "reference"});
 }
 
 BOOST_AUTO_TEST_CASE(denseProductsWithEveryEpilogue) {
@@ -214,7 +221,93 @@ BOOST_AUTO_TEST_CASE(denseProductsWithEveryEpilogue) {
       }
     }
   }
-  expectRuns(counts, {"cublaslt", "reference"});
+  expectRuns(counts, {"mma.update", "cublaslt", "reference"});
+}
+
+// Around mma.update's patches of 64×16, tiles of 256 rows and 32, 64 and 128 values of a sum: A and B in every layout,
+// Y's rows or columns aligned, ending short of 16 bytes, or misaligned, added to itself or to another matrix.
+BOOST_AUTO_TEST_CASE(updatesOfEveryDepth) {
+  Context context;
+  Counts counts;
+  std::vector<EpilogueCase> epilogues;
+  for (const EpilogueCase& c : epilogueCases()) {
+    if (c.residual != EpilogueCase::kNone && c.epilogue.biasAxis == internal::BiasAxis::kNone &&
+        c.epilogue.activation == Activation::kNone)
+      epilogues.push_back(c);
+  }
+  const Shape sizes[] = {{8, 1, 0}, {63, 17, 0}, {64, 16, 0}, {257, 130, 0}, {264, 72, 0}, {328, 40, 0}};
+  int round = 0;
+  for (const Index depth : {1, 4, 7, 8, 9, 16, 31, 32, 33, 40, 63, 64, 65, 96, 100, 127, 128}) {
+    for (const Shape& size : sizes) {
+      for (const ScalarType scalar : kSixteenBits) {
+        const Place y = kContiguousPlaces[round % 7 % 4];
+        const Place places[] = {kPlaces[round % 6], kPlaces[round / 6 % 6], y, y};
+        checkDense({size.m, size.n, depth}, scalar, scalar, places,
+                   epilogues[static_cast<std::size_t>(round) % epilogues.size()], context, counts,
+                   {std::begin(kUpdate), std::end(kUpdate)});
+        ++round;
+      }
+    }
+  }
+  BOOST_TEST(counts["mma.update"].first == round);
+}
+
+// More patches than a device has room for at once: warps go from step to step, blocks from tile to tile.
+BOOST_AUTO_TEST_CASE(updatesOfLargeMatrices) {
+  Context context;
+  Counts counts;
+  for (const bool flipped : {false, true}) {
+    const Place there = {Layout::kRowMajor, flipped}, across = {Layout::kRowMajor, !flipped};
+    const Place places[] = {there, across, there, there};
+    checkDense({4104, 1208, 24}, ScalarType::kBFloat16, ScalarType::kBFloat16, places, epilogueCases()[3], context,
+               counts, {std::begin(kUpdate), std::end(kUpdate)});
+  }
+  BOOST_TEST(counts["mma.update"].first == 2);
+}
+
+BOOST_AUTO_TEST_CASE(updatesKeepWhatIsNotFinite) {
+  Context context;
+  const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+  const auto poison = [](Index i, Index j, double value) { return [=](Frame& f) { f.set(i, j, value); }; };
+  for (const ScalarType scalar : kSixteenBits) {
+    const Operand a(72, 16, {}, scalar, 1, context, poison(3, 5, nan));
+    const Operand b(16, 24, {}, scalar, 2, context, poison(2, 7, infinity));
+    const Operand y(72, 24, {}, scalar, 3, context, poison(9, 1, nan));
+    const std::vector<unsigned char>& start = y.frame().bytes();
+    const DeviceBytes result(start.data(), start.size(), context);
+    DenseProduct p = {constant(a.device()), constant(b.device()), y.deviceAt(result), {}};
+    p.epilogue.alpha = 0;  // reads A and B all the same
+    p.epilogue.residual = constant(p.y);
+    BOOST_REQUIRE(kUpdate[0].refuse(p, context) == nullptr);
+    kUpdate[0].run(p, context);
+    const Frame found = y.frame().with(result.toHost());
+    Index wrong = 0;
+    for (Index i = 0; i < 72; ++i) {
+      for (Index j = 0; j < 24; ++j) {
+        const bool spoilt = i == 3 || j == 7 || (i == 9 && j == 1);
+        wrong += spoilt ? !std::isnan(found.at(i, j)) : found.at(i, j) != y.at(i, j);
+      }
+    }
+    BOOST_TEST(wrong == 0);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(updatesRefuseInWords) {
+  const Context context;
+  const auto refusal = [&](Index depth, ScalarType result, bool flipped, bool bounded) -> std::string {
+    DenseView y{nullptr, result, 40, 24, 1, 40}, other = {&depth, result, 40, 24, flipped ? 24 : 1, flipped ? 1 : 40};
+    DenseProduct p = {
+        {nullptr, ScalarType::kHalf, 40, depth, 1, 40}, {nullptr, ScalarType::kHalf, depth, 24, 1, depth}, y, {}};
+    p.epilogue.residual = constant(other);
+    if (bounded) p.epilogue.upper = 1;
+    const char* const why = kUpdate[0].refuse(p, context);
+    return why ? why : "";
+  };
+  BOOST_TEST(refusal(128, ScalarType::kHalf, false, false) == "");
+  BOOST_TEST(refusal(129, ScalarType::kHalf, false, false) == "the sums are of more than 128 products");
+  BOOST_TEST(refusal(16, ScalarType::kFloat, false, false) == "A, B and Y are not of one type of 16 bits");
+  BOOST_TEST(refusal(16, ScalarType::kHalf, true, false) == "the residual lies across Y");
+  BOOST_TEST(refusal(16, ScalarType::kHalf, false, true) == "the epilogue has a bias, an activation or bounds");
 }
 
 BOOST_AUTO_TEST_CASE(emptySumsAreAddedToo) {
@@ -227,7 +320,7 @@ BOOST_AUTO_TEST_CASE(emptySumsAreAddedToo) {
         checkDense(s, ScalarType::kHalf, ScalarType::kHalf, places, c, context, counts);
     }
   }
-  expectRuns(counts, {"cublaslt", "reference"});
+  expectRuns(counts, {"mma.update", "cublaslt", "reference"});
 }
 
 BOOST_AUTO_TEST_CASE(productsOfEmptyMatricesQueueNothing) {

@@ -5,6 +5,7 @@
 
 #include <eigen_q/Core>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,11 @@ class KernelLog {
   int products() const { return m_products; }
   int dequantizations() const { return m_dequantizations; }
   /** Products of dense device matrices; Eigen's own on the host are not seen. */
-  int denseProducts() const { return m_denseProducts; }
+  int denseProducts() const { return static_cast<int>(m_denseProducts.size()); }
+  /** Those that the row of that name computed. */
+  int denseProductsBy(const std::string& row) const {
+    return static_cast<int>(std::count(m_denseProducts.begin(), m_denseProducts.end(), row));
+  }
   /** Of the last product. */
   const internal::Epilogue& epilogue() const { return m_epilogue; }
 
@@ -30,7 +35,7 @@ class KernelLog {
   static void note(const internal::LoweringEvent& event, void* context) {
     KernelLog& log = *static_cast<KernelLog*>(context);
     log.m_dequantizations += event.kind == internal::LoweringEvent::kDequantize;
-    log.m_denseProducts += event.kind == internal::LoweringEvent::kDenseProduct;
+    if (event.kind == internal::LoweringEvent::kDenseProduct) log.m_denseProducts.push_back(event.kernel);
     if (event.kind != internal::LoweringEvent::kProduct) return;
     ++log.m_products;
     log.m_epilogue = event.product->epilogue;
@@ -38,7 +43,7 @@ class KernelLog {
 
   int m_products = 0;
   int m_dequantizations = 0;
-  int m_denseProducts = 0;
+  std::vector<std::string> m_denseProducts;  // the rows that ran
   internal::Epilogue m_epilogue;
 };
 
