@@ -219,8 +219,8 @@ class Multiplier {
       const uint4 xs = x[step / 2];
 #pragma unroll
       for (int block = 0; block < 4; ++block)
-        multiplyAccumulate(d[block], a[step % 2][block], step % 2 == 0 ? xs.x : xs.z,
-                                    step % 2 == 0 ? xs.y : xs.w, TypeTag<T>());
+        multiplyAccumulate(d[block], a[step % 2][block], step % 2 == 0 ? xs.x : xs.z, step % 2 == 0 ? xs.y : xs.w,
+                           TypeTag<T>());
     }
 #pragma unroll
     for (int v = 0; v < 4; ++v) {

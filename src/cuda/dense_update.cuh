@@ -100,21 +100,22 @@ class RowsOfA {
   __device__ __forceinline__ void fill(const Problem& problem, Index row, int first, int count) {
     const ConstDenseView& a = problem.p.a;
     const Index begin = row + first * kPatchRows;
-    const Part part = {static_cast<const T*>(a.data) + begin * a.rowStride,
-                       a.rowStride,
-                       a.colStride,
-                       a.rows - begin,
-                       static_cast<int>(a.cols),
-                       first * kPatchRows,
-                       count};
+    const Region region = {static_cast<const T*>(a.data) + begin * a.rowStride,
+                           a.rowStride,
+                           a.colStride,
+                           a.rows - begin,
+                           static_cast<int>(a.cols),
+                           first * kPatchRows,
+                           count};
     if (problem.aByRows) {
-      problem.aVectors ? fillAlongRows<true>(part) : fillAlongRows<false>(part);
+      problem.aVectors ? fillAlongRows<true>(region) : fillAlongRows<false>(region);
     } else {
-      problem.aVectors ? fillAlongDepth<true>(part) : fillAlongDepth<false>(part);
+      problem.aVectors ? fillAlongDepth<true>(region) : fillAlongDepth<false>(region);
     }
   }
 
-  /** Of MMA \a t of a patch's four, values 16·chunkPair …: fragments as in ptx.cuh. */
+  /** What a lane gives ldmatrix for the first 16 slots of a patch and 16 values; others follow at whole pitches and at
+   * 32 bytes. */
   __device__ __forceinline__ std::uint32_t fragmentAddress(int patch) const {
     const int slot = patch * kPatchRows + laneId() % 16;
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(m_words)) + slot * kPitchBytes + laneId() / 16 * 16;
@@ -122,7 +123,7 @@ class RowsOfA {
   static constexpr int kPitchBytes = 2 * Tiles::kPitch;
 
  private:
-  struct Part {
+  struct Region {
     const T* data;
     Index rowStride, colStride, rows;
     int depth, firstSlot, patches;
@@ -135,36 +136,36 @@ class RowsOfA {
 
   /** A lane: eight values of one row; a warp: 32 of every eighth row of a patch. */
   template <bool kVectors>
-  __device__ __forceinline__ void fillAlongDepth(const Part& part) {
+  __device__ __forceinline__ void fillAlongDepth(const Region& region) {
     const int g = laneId() / 4, c = laneId() % 4;
 #pragma unroll 4
-    for (int item = warpId(); item < part.patches * 8 * kRuns; item += Tiles::kWarps) {
+    for (int item = warpId(); item < region.patches * 8 * kRuns; item += Tiles::kWarps) {
       const int run = item % kRuns, x = item / kRuns % 8, patch = item / kRuns / 8;
       const int i = patch * kPatchRows + 8 * g + x, k = run * kRun + 8 * c;
-      const EightValues<T> v = loadRun<kVectors>(part.data + i * part.rowStride + k * part.colStride, part.colStride,
-                                                 i < part.rows ? part.depth - k : 0);
+      const EightValues<T> v = loadRun<kVectors>(region.data + i * region.rowStride + k * region.colStride,
+                                                 region.colStride, i < region.rows ? region.depth - k : 0);
 #pragma unroll
-      for (int w = 0; w < 4; ++w) put(part.firstSlot + patch * kPatchRows + 8 * x + g, run, w, c, v.word[w]);
+      for (int w = 0; w < 4; ++w) put(region.firstSlot + patch * kPatchRows + 8 * x + g, run, w, c, v.word[w]);
     }
   }
 
   /** A lane: eight rows at two values, paired anew; a warp: a patch at four such pairs. */
   template <bool kVectors>
-  __device__ __forceinline__ void fillAlongRows(const Part& part) {
+  __device__ __forceinline__ void fillAlongRows(const Region& region) {
     const int g = laneId() % 8, c = laneId() / 8;
 #pragma unroll 2
-    for (int item = warpId(); item < part.patches * 4 * kRuns; item += Tiles::kWarps) {
+    for (int item = warpId(); item < region.patches * 4 * kRuns; item += Tiles::kWarps) {
       const int w = item % 4, run = item / 4 % kRuns, patch = item / 4 / kRuns;
       const int i = patch * kPatchRows + 8 * g, k = run * kRun + 8 * c + 2 * w;
-      const T* const from = part.data + i * part.rowStride + k * part.colStride;
-      const Index left = part.rows - i;
-      const EightValues<T> even = loadRun<kVectors>(from, part.rowStride, k < part.depth ? left : 0);
+      const T* const from = region.data + i * region.rowStride + k * region.colStride;
+      const Index left = region.rows - i;
+      const EightValues<T> even = loadRun<kVectors>(from, region.rowStride, k < region.depth ? left : 0);
       const EightValues<T> odd =
-          loadRun<kVectors>(from + part.colStride, part.rowStride, k + 1 < part.depth ? left : 0);
+          loadRun<kVectors>(from + region.colStride, region.rowStride, k + 1 < region.depth ? left : 0);
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
         const std::uint32_t pair = __byte_perm(even.word[x / 2], odd.word[x / 2], x % 2 ? 0x7632 : 0x5410);
-        put(part.firstSlot + patch * kPatchRows + 8 * x + g, run, w, c, pair);
+        put(region.firstSlot + patch * kPatchRows + 8 * x + g, run, w, c, pair);
       }
     }
   }
