@@ -105,6 +105,17 @@ __device__ __forceinline__ void fromFloats(const float (&f)[kEight], EightValues
   for (int k = 0; k < kEight / 2; ++k) v.word[k] = packPair<T>(f[2 * k], f[2 * k + 1]);
 }
 
+/** Values whose bit is set become 0. */
+template <typename T>
+__device__ __forceinline__ void clearValues(EightValues<T>& v, std::uint32_t which) {
+  constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
+#pragma unroll
+  for (int k = 0; k < kEight; ++k) {
+    const std::uint32_t bits = kPerWord == 1 ? 0xffffffffu : 0xffffu << (k % kPerWord * 16);
+    if (which >> k & 1) v.word[k / kPerWord] &= ~bits;
+  }
+}
+
 /** Stores those of the eight values that lie before \a count. */
 template <typename T>
 __device__ __forceinline__ void storeEight(const EightValues<T>& v, T* to, Index count, bool aligned) {

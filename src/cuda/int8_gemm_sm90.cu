@@ -42,41 +42,7 @@ namespace {
 
 using namespace wgmma;
 
-constexpr int kConsumers = kTileP / kGroupRows * kGroup;
 constexpr int kThreads = kConsumers + kGroup;
-constexpr int kRasterP = 16;  // tiles in a column of the raster: 16·128 by 8·256 is nearly a square of 132 tiles
-
-/** A tile, counted in tiles. */
-struct TileAt {
-  Index p;
-  Index q;
-};
-
-/** The tiles that a block works on, one after another: in columns of kRasterP tiles, one column after the other. */
-class Walk {
- public:
-  __device__ __forceinline__ explicit Walk(const WgmmaArgs& a)
-      : m_blocks(a.blocks),
-        m_rank(a.blocks > 1 ? ptx::clusterRank() : 0),
-        m_at(blockIdx.x / static_cast<unsigned>(a.blocks)),
-        m_step(gridDim.x / static_cast<unsigned>(a.blocks)),
-        m_heights(a.heights),
-        m_widths(a.tilesQ) {}
-
-  __device__ __forceinline__ int rank() const { return m_rank; }
-  __device__ __forceinline__ bool done() const { return m_at >= m_heights * m_widths; }
-  __device__ __forceinline__ void advance() { m_at += m_step; }
-  __device__ __forceinline__ TileAt tile() const {
-    const Index raster = kRasterP / m_blocks, group = raster * m_widths, first = m_at / group * raster;
-    const Index within = m_at % group, height = m_heights - first < raster ? m_heights - first : raster;
-    return {(first + within % height) * m_blocks + m_rank, within / height};
-  }
-
- private:
-  int m_blocks, m_rank;
-  Index m_at, m_step, m_heights, m_widths;  // counted in clusters
-};
-
 /** The copying thread. Of two blocks, each copies its rows of P and half of Q's, these to both. */
 template <int kTileQ>
 __device__ __forceinline__ void produce(const CUtensorMap& mapP, const CUtensorMap& mapQ, const WgmmaArgs& a,
@@ -108,8 +74,8 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
   const int thread = static_cast<int>(threadIdx.x), warpgroup = thread / kGroup;
   const Place place = placeOf(thread % kGroup);
   Own<kTileQ>& own = shared.own[warpgroup];
-  const int count = kFinish == Finish::kRound ? 0 : outlierCount(a.p.activations);
-  const bool tooMany = kFinish == Finish::kPacked && count > kMostPacked;
+  const int count = kFinish == Finish::kRound || kFinish == Finish::kPacked ? 0 : outlierCount(a.p.activations);
+  PackedReader<kTileQ> packed(shared.packed, warpgroup);
   Ring<Tiling<kTileQ>::kStages> ring;
   for (Walk walk(a); !walk.done(); walk.advance()) {
     const TileAt at = walk.tile();
@@ -118,25 +84,34 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
     };
     const Part part = {at.p * kTileP + warpgroup * kGroupRows, at.q * kTileQ, 1 + warpgroup};
     const Stats<kTileQ> stats(a, part);
-    if (kFinish == Finish::kPacked && count > 0 && !tooMany) {
-      ptx::syncThreads(part.barrier, kGroup);  // what lies there has been used
-      askForPacked<kTileQ>(a, part, 0, own);
-    }
     int sums[kTileQ / 2];
     multiplyStages(shared, a.steps, warpgroup, ring, sums, handBack);
-    if (kFinish == Finish::kAny || tooMany || !stats.template share<kFinish == Finish::kPacked>(a, part, own)) {
-      if (kFinish == Finish::kPacked) ptx::waitForCopies<0>();  // into memory that the next tile asks for again
-      finishSlowly<T, kTileQ>(a, part, place, count, sums);
+    if (kFinish == Finish::kAny || !stats.share(part, own)) {
+      finishSlowly<T, kTileQ>(a, part, place, kFinish == Finish::kPacked ? packed.skip() : count, sums);
       continue;
     }
-    float values[kTileQ / 2];
     if constexpr (kFinish == Finish::kPacked) {
-      scaleWithPacked<T, kTileQ>(a, part, place, count, own, sums, values);
+      const int columns = packed.waitForCount(), chunks = (columns + kPackedAtOnce - 1) / kPackedAtOnce;
+      if (chunks <= kPackedSlots) {
+        packed.waitFor(chunks);
+        if (chunks == 1) {
+          finishGroups<T, kTileQ, kFinish, 1>(a, part, place, own, packed, sums);
+        } else {
+          finishGroups<T, kTileQ, kFinish, kPackedSlots>(a, part, place, own, packed, sums);
+        }
+        packed.handBack(chunks);
+      } else {
+        finishKept<T, kTileQ, kFinish>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
+          packed.template addAll<T>(a, own, place, columns, kept);
+        });
+      }
+    } else if (count == 0) {
+      finishGroups<T, kTileQ, kFinish, 0>(a, part, place, own, packed, sums);
     } else {
-      scale<kTileQ>(own, place, sums, values);
-      if (kFinish == Finish::kAffine && count > 0) addOutliers<kTileQ>(a, part, place, count, own, values);
+      finishKept<T, kTileQ, kFinish>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
+        addOutliers<kTileQ>(a, part, place, count, shared.gathered[warpgroup], kept);
+      });
     }
-    finishFast<T, kTileQ, kFinish>(a, part, place, values);
   }
 }
 
@@ -160,18 +135,21 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::initBarrier(ptx::sharedAddress(&shared.full[s]), 1);
       ptx::initBarrier(ptx::sharedAddress(&shared.empty[s]), a.blocks * kConsumers / 32);
     }
+    if (kFinish == Finish::kPacked) initPacked(shared.packed);
     ptx::fenceBarrierInit();
   }
   meetBlocks(a);
   ptx::allowNextKernel();
   ptx::waitForLastKernel();
-  // Registers: 168 a thread at the start; 128·40 + 256·232 fit in 65536.
+  // Registers: 168 a thread at the start; 128·40 + 256·232 fit in 65536, and so do 128·88 + 256·208.
+  constexpr bool kPacked = kFinish == Finish::kPacked;
   if (threadIdx.x >= kConsumers) {
-    ptx::giveRegisters<40>();
+    ptx::giveRegisters<kPacked ? 88 : 40>();
     if (threadIdx.x == kConsumers) produce<kTileQ>(mapP, mapQ, a, shared);
+    if (kPacked && threadIdx.x >= kConsumers + 32) pack<T, kTileQ>(a, shared.packed);
     __syncwarp();
   } else {
-    ptx::takeRegisters<232>();
+    ptx::takeRegisters<kPacked ? 208 : 232>();
     consume<T, kTileQ, kFinish>(a, shared);
   }
   if (a.blocks > 1) ptx::meetCluster();  // the other block neither arrives nor copies here any more
@@ -212,6 +190,7 @@ struct Launch {
   Index strideP;
   Index strideQ;
   Index depth;
+  bool packs;  // outliers go by tensor cores
   bool early;  // behind a kernel that joined the stream
 };
 
@@ -252,31 +231,42 @@ template <typename T>
 void launch(Launch& l, Context& context) {
   Finish finish = finishOf(l.args.p.y, l.args.p.epilogue, l.args.p.activations.outlierCount != nullptr,
                            static_cast<Index>(sizeof(T)));
-  if (l.args.sideP.packed) finish = Finish::kPacked;
-  // A tile of 256 columns takes twice as long as one of 128, less some traffic. Its sums leave no registers for
-  // multiplying more: with packed outliers the compiler spills a kilobyte a thread.
+  if (l.packs) finish = Finish::kPacked;
+  // A tile of 256 columns takes twice as long as one of 128, less some traffic.
   const int sms = context.multiprocessors();
   const Index wide = 2 * roundsOf(l.args.sizeP, l.args.sizeQ, 256, sms);
   const Index narrow = roundsOf(l.args.sizeP, l.args.sizeQ, 128, sms);
   if (wide <= narrow && finish == Finish::kRound) return launch<T, 256, Finish::kRound>(l, context);
   if (wide <= narrow && finish == Finish::kAffine) return launch<T, 256, Finish::kAffine>(l, context);
+  if constexpr (sizeof(T) == 2) {
+    if (wide <= narrow && finish == Finish::kPacked) return launch<T, 256, Finish::kPacked>(l, context);
+  }
   launchNarrow<T>(l, finish, context);
 }
 
 /** Y's columns are contiguous: p runs over them, and over rows of W. */
 bool transposes(const DeviceDecomposedProduct& p) { return p.y.rowStride == 1 && p.y.colStride != 1; }
 
-constexpr Index kPackedRows = 256;  // of a tile, or of two that share Q
+/** What stands before the product. */
+struct Before {
+  GatheredOutliers gathered;  // or
+  bool packs = false;         // what is listed, or
+  const std::uint32_t* marks = nullptr;
+  int* columns = nullptr;
+  bool early = false;
+};
 
-void run(const DeviceDecomposedProduct& p, const GatheredOutliers& gathered, const PackedOutliers& packed, bool early,
-         Context& context) {
+void run(const DeviceDecomposedProduct& p, const Before& before, Context& context) {
   assert(p.activations.stride % kCodeAlignment == 0 && isAligned(p.activations.codes, kCodeAlignment));
-  const Side x = {true, p.activations.rowStats, gathered.x, gathered.xStride, packed.x, packed.xStride};
-  const Side w = {false, p.w.rowAbsmax, gathered.w, gathered.wStride, packed.w, packed.wStride};
+  const Side x = {true, p.activations.rowStats, before.gathered.x, before.gathered.xStride};
+  const Side w = {false, p.w.rowAbsmax, before.gathered.w, before.gathered.wStride};
   const bool transpose = transposes(p);
   Launch l = {};
-  l.early = early;
+  l.packs = before.packs;
+  l.early = before.early;
   l.args.p = p;
+  l.args.marks = before.marks;
+  l.args.columns = before.columns;
   l.args.sideP = transpose ? w : x;
   l.args.sideQ = transpose ? x : w;
   if (transpose) {
@@ -318,19 +308,21 @@ bool takesPackedOutliers(const DeviceDecomposedProduct& p) {
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context) {
   if (p.y.rows == 0 || p.y.cols == 0) return;
   Scratch scratch(context);
-  DeviceDecomposedProduct d = p;
-  if (!p.activations.outlierCount || !takesPackedOutliers(p))
-    return run(d, gatherOutliers(p, scratch, context), {}, false, context);
-  run(d, {}, packOutliers(d, {}, nullptr, kPackedRows, scratch, context), false, context);
+  Before before;
+  before.packs = p.activations.outlierCount && takesPackedOutliers(p);
+  if (!before.packs) before.gathered = gatherOutliers(p, scratch, context);
+  run(p, before, context);
 }
 
-void runDecomposedWgmma(const DeviceDecomposedProduct& p, const Int8Codes& codes, std::uint32_t* outlierMarks,
-                        Context& context) {
+void runDecomposedWgmma(const DeviceDecomposedProduct& p, const std::uint32_t* outlierMarks, Context& context) {
   Scratch scratch(context);
   DeviceDecomposedProduct d = p;
-  PackedOutliers packed;
-  if (outlierMarks) packed = packOutliers(d, codes, outlierMarks, kPackedRows, scratch, context);
-  run(d, {}, packed, true, context);
+  Before before;
+  before.early = true;
+  before.packs = outlierMarks != nullptr;
+  before.marks = outlierMarks;
+  if (outlierMarks) d.activations.outliers = before.columns = scratch.array<int>(p.w.cols);
+  run(d, before, context);
 }
 
 }  // namespace internal

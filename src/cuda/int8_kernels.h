@@ -29,8 +29,7 @@ void runDecomposedDecode(const DeviceDecomposedProduct& p, Context& context);
 const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context);
 /** Behind quantizeInt8Tokens(), as above. Marks only where takesPackedOutliers(). */
-void runDecomposedWgmma(const DeviceDecomposedProduct& p, const Int8Codes& codes, std::uint32_t* outlierMarks,
-                        Context& context);
+void runDecomposedWgmma(const DeviceDecomposedProduct& p, const std::uint32_t* outlierMarks, Context& context);
 /** Whether the product's outliers may be multiplied by tensor cores of its scalar type. */
 bool takesPackedOutliers(const DeviceDecomposedProduct& p);
 const char* refuseDecomposedCublasLt(const DeviceDecomposedProduct& p, const Context& context);
@@ -51,22 +50,6 @@ struct GatheredOutliers {
 
 /** Nothing where the product has no outliers. */
 GatheredOutliers gatherOutliers(const DeviceDecomposedProduct& p, Scratch& scratch, Context& context);
-
-/** The first outlier columns of X, and of W's codes, in X's 16-bit type: operands of tensor cores. Value o of row i is
- * at (o / 16·stride + i)·16 + o % 16; zeros behind the last up to a multiple of 16. */
-constexpr Index kPackedAtOnce = 16;
-constexpr Index kMostPacked = 256;
-struct PackedOutliers {
-  const void* x = nullptr;
-  Index xStride = 0;
-  const void* w = nullptr;
-  Index wStride = 0;
-};
-
-/** Packs the outliers that \a p lists; or with \a marks, lists those first, for \a p, and clears their codes. X and Y
- * are of the same type. \param rowMultiple  rows are there up to a multiple of it, with anything in them */
-PackedOutliers packOutliers(DeviceDecomposedProduct& p, const Int8Codes& codes, const std::uint32_t* marks,
-                            Index rowMultiple, Scratch& scratch, Context& context);
 
 /** A window of Y's integer sums. */
 struct SumWindow {

@@ -268,7 +268,7 @@ void runInt8Wgmma(const QuantizedProduct& p, Context& c) {
     return quantizeAndRun([](const auto& d, Context& context) { runDecomposedWgmma(d, context); }, p, c);
   Scratch scratch(c);
   const QuantizedTokens tokens(p, scratch, c);
-  runDecomposedWgmma(tokens.product, tokens.codes, tokens.marks, c);
+  runDecomposedWgmma(tokens.product, tokens.marks, c);
 }
 
 const char* refuseInt8CublasLt(const QuantizedProduct& p, const Context& c) {

@@ -14,46 +14,29 @@ namespace gpu {
 namespace internal {
 namespace wgmma {
 
-/** Sums become values, in place: the registers are all taken. */
+/** Of a thread's two rows. */
+struct RowFactors {
+  float upper, lower;
+};
+
+/** What the sums are multiplied with, but for the other side's statistics. */
 template <int kTileQ>
-__device__ __forceinline__ void scale(const Own<kTileQ>& own, const Place& place, const int (&sums)[kTileQ / 2],
-                                      float (&values)[kTileQ / 2]) {
-  const float a = static_cast<float>(rowScale(own.statsP[place.row]));
-  const float b = static_cast<float>(rowScale(own.statsP[place.row + 8]));
-#pragma unroll
-  for (int i = 0; i < kTileQ / 8; ++i) {
-    const float2 q = *reinterpret_cast<const float2*>(&own.statsQ[8 * i + place.col]);
-    values[4 * i] = static_cast<float>(sums[4 * i]) * (a * q.x);
-    values[4 * i + 1] = static_cast<float>(sums[4 * i + 1]) * (a * q.y);
-    values[4 * i + 2] = static_cast<float>(sums[4 * i + 2]) * (b * q.x);
-    values[4 * i + 3] = static_cast<float>(sums[4 * i + 3]) * (b * q.y);
-  }
+__device__ __forceinline__ RowFactors rowFactors(const Own<kTileQ>& own, const Place& place) {
+  return {static_cast<float>(rowScale(own.statsP[place.row])), static_cast<float>(rowScale(own.statsP[place.row + 8]))};
 }
 
-/** values = scaled sums + packed outliers: scaled by X's side, with the outliers added, X in its units and W in codes,
- * then by W's side. */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void scaleWithPacked(const WgmmaArgs& a, const Part& part, const Place& place, int count,
-                                                Own<kTileQ>& own, const int (&sums)[kTileQ / 2],
-                                                float (&values)[kTileQ / 2]) {
-  const float x0 = own.statsP[place.row], x1 = own.statsP[place.row + 8];
+/** v = a group's sums, scaled. */
+template <int kTileQ>
+__device__ __forceinline__ void scale(const Own<kTileQ>& own, const Place& place, const RowFactors& rows, int group,
+                                      const int (&sums)[kTileQ / 2], float (&v)[kGroupValues]) {
 #pragma unroll
-  for (int i = 0; i < kTileQ / 8; ++i) {
-    const float2 q = *reinterpret_cast<const float2*>(&own.statsQ[8 * i + place.col]);
-    values[4 * i] = static_cast<float>(sums[4 * i]) * (x0 * q.x);
-    values[4 * i + 1] = static_cast<float>(sums[4 * i + 1]) * (x0 * q.y);
-    values[4 * i + 2] = static_cast<float>(sums[4 * i + 2]) * (x1 * q.x);
-    values[4 * i + 3] = static_cast<float>(sums[4 * i + 3]) * (x1 * q.y);
-  }
-  addPackedOutliers<T, kTileQ>(a, part, place, count, own, values);
-  const float w0 = own.weightP[place.row], w1 = own.weightP[place.row + 8];
-#pragma unroll
-  for (int i = 0; i < kTileQ / 8; ++i) {
-    const float2 q = *reinterpret_cast<const float2*>(&own.weightQ[8 * i + place.col]);
-    values[4 * i] *= w0 * q.x;
-    values[4 * i + 1] *= w0 * q.y;
-    values[4 * i + 2] *= w1 * q.x;
-    values[4 * i + 3] *= w1 * q.y;
+  for (int i = 0; i < kGroupValues / 4; ++i) {
+    const float2 q = *reinterpret_cast<const float2*>(&own.statsQ[kGroupCols * group + 8 * i + place.col]);
+    const int* const s = sums + kGroupValues * group + 4 * i;
+    v[4 * i] = static_cast<float>(s[0]) * (rows.upper * q.x);
+    v[4 * i + 1] = static_cast<float>(s[1]) * (rows.upper * q.y);
+    v[4 * i + 2] = static_cast<float>(s[2]) * (rows.lower * q.x);
+    v[4 * i + 3] = static_cast<float>(s[3]) * (rows.lower * q.y);
   }
 }
 
@@ -93,21 +76,28 @@ __device__ __forceinline__ float2 loadPair(const T* from) {
   }
 }
 
-/** Row \a half of the thread's two. \param left  columns of Y from the tile's first on */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void finishAffine(const Epilogue& e, Index row, Index firstCol, int col, int left, int half,
-                                             float (&values)[kTileQ / 2]) {
+/** A group of a tile in Y, as one of a thread's two rows meets it. */
+struct GroupRow {
+  Index row, firstCol;  // in Y, of the group
+  int col;              // the thread's first
+  int left;             // columns of Y from the group's first on
+  int half;             // which of the two rows
+};
+
+template <typename T>
+__device__ __forceinline__ void finishAffine(const Epilogue& e, const GroupRow& at, float (&values)[kGroupValues]) {
   const bool perCol = e.biasAxis == BiasAxis::kPerCol;
-  const T* const bias = static_cast<const T*>(e.bias) + firstCol + col;
-  const T* const residual = static_cast<const T*>(e.residual.data) + row * e.residual.rowStride + firstCol + col;
-  const float rowBias = e.biasAxis == BiasAxis::kPerRow ? toFloat(static_cast<const T*>(e.bias)[row]) : 0.0f;
+  const T* const bias = static_cast<const T*>(e.bias) + at.firstCol + at.col;
+  const T* const residual =
+      static_cast<const T*>(e.residual.data) + at.row * e.residual.rowStride + at.firstCol + at.col;
+  const float rowBias = e.biasAxis == BiasAxis::kPerRow ? toFloat(static_cast<const T*>(e.bias)[at.row]) : 0.0f;
 #pragma unroll
-  for (int i = 0; i < kTileQ / 8; ++i) {
-    if (8 * i + col >= left) continue;
+  for (int i = 0; i < kGroupCols / 8; ++i) {
+    if (8 * i + at.col >= at.left) continue;
     float2 b = make_float2(rowBias, rowBias), r = make_float2(0, 0);
     if (perCol) b = loadPair<T>(bias + 8 * i);
     if (e.residual.data) r = loadPair<T>(residual + 8 * i);
-    float* const v = values + 4 * i + 2 * half;
+    float* const v = values + 4 * i + 2 * at.half;
     const float signedX = e.residualSign * r.x, signedY = e.residualSign * r.y;
     v[0] = bounded(e, v[0], b.x) + signedX;
     v[1] = bounded(e, v[1], b.y) + signedY;
@@ -115,30 +105,77 @@ __device__ __forceinline__ void finishAffine(const Epilogue& e, Index row, Index
 }
 
 /** Whole 32-byte sectors at a time. float: eight bytes a lane, four lanes side by side. 16 bits: four lanes exchange
- * their parts of four groups of eight columns, and store a group each. All lanes of a warp come here together. */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void storeSectors(T* tile, bool rowThere, int col, int left, int half,
-                                             const float (&values)[kTileQ / 2]) {
+ * their parts of four groups of eight columns, and store one each. All lanes of a warp come here together. */
+template <typename T>
+__device__ __forceinline__ void storeSectors(T* to, bool rowThere, const GroupRow& at,
+                                             const float (&values)[kGroupValues]) {
+  const float* const v = values + 2 * at.half;
   if constexpr (sizeof(T) == 4) {
 #pragma unroll
-    for (int i = 0; i < kTileQ / 8; ++i) {
-      if (rowThere && 8 * i + col < left)
-        *reinterpret_cast<float2*>(tile + col + 8 * i) =
-            make_float2(values[4 * i + 2 * half], values[4 * i + 2 * half + 1]);
+    for (int i = 0; i < kGroupCols / 8; ++i) {
+      if (rowThere && 8 * i + at.col < at.left)
+        *reinterpret_cast<float2*>(to + at.col + 8 * i) = make_float2(v[4 * i], v[4 * i + 1]);
     }
   } else {
-    const int c = col / 2;
+    const int c = at.col / 2;
+    std::uint32_t words[4];
 #pragma unroll
-    for (int i = 0; i < kTileQ / 8; i += 4) {
-      std::uint32_t v[4];
-#pragma unroll
-      for (int g = 0; g < 4; ++g)
-        v[g] = packPair<T>(values[4 * (i + g) + 2 * half], values[4 * (i + g) + 2 * half + 1]);
-      transposeInQuad(v, c);
-      if (rowThere && 8 * (i + c) < left)
-        *reinterpret_cast<uint4*>(tile + 8 * c + 8 * i) = make_uint4(v[0], v[1], v[2], v[3]);
-    }
+    for (int i = 0; i < kGroupCols / 8; ++i) words[i] = packPair<T>(v[4 * i], v[4 * i + 1]);
+    transposeInQuad(words, c);
+    if (rowThere && 8 * c < at.left)
+      *reinterpret_cast<uint4*>(to + 8 * c) = make_uint4(words[0], words[1], words[2], words[3]);
   }
+}
+
+/** v → the epilogue → Y. */
+template <typename T, Finish kFinish>
+__device__ __forceinline__ void store(const WgmmaArgs& a, const Part& part, const Place& place, int group,
+                                      float (&v)[kGroupValues]) {
+  const Index firstCol = part.col + kGroupCols * group;
+  const int left = static_cast<int>(a.sizeQ - firstCol < kGroupCols ? a.sizeQ - firstCol : kGroupCols);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const GroupRow at = {part.row + place.row + 8 * half, firstCol, place.col, left, half};
+    const bool there = at.row < a.sizeP;
+    if (kFinish != Finish::kRound && there && !a.plain) finishAffine<T>(a.p.epilogue, at, v);
+    storeSectors<T>(static_cast<T*>(a.p.y.data) + at.row * a.p.y.rowStride + firstCol, there, at, v);
+  }
+}
+
+/** A tile, group by group. \tparam kChunks  of packed outliers, that all wait at once */
+template <typename T, int kTileQ, Finish kFinish, int kChunks>
+__device__ __forceinline__ void finishGroups(const WgmmaArgs& a, const Part& part, const Place& place,
+                                             const Own<kTileQ>& own, const PackedReader<kTileQ>& packed,
+                                             const int (&sums)[kTileQ / 2]) {
+  const RowFactors rows = rowFactors<kTileQ>(own, place);
+#pragma unroll
+  for (int group = 0; group < kTileQ / kGroupCols; ++group) {
+    float v[kGroupValues];
+    scale<kTileQ>(own, place, rows, group, sums, v);
+    if constexpr (kChunks > 0) {
+#pragma unroll
+      for (int chunk = 0; chunk < kChunks; ++chunk) packed.template add<T>(a, own, place, group, chunk, v);
+    }
+    store<T, kFinish>(a, part, place, group, v);
+  }
+}
+
+/** A tile whose outliers do not wait all at once. \param addOutliers  adds them to KeptValues */
+template <typename T, int kTileQ, Finish kFinish, typename AddOutliers>
+__device__ __forceinline__ void finishKept(const WgmmaArgs& a, const Part& part, const Place& place,
+                                           const Own<kTileQ>& own, const int (&sums)[kTileQ / 2],
+                                           AddOutliers&& addOutliers) {
+  const RowFactors rows = rowFactors<kTileQ>(own, place);
+  KeptValues<kTileQ> kept;
+#pragma unroll
+  for (int group = 0; group < kTileQ / kGroupCols; ++group) {
+    float v[kGroupValues];
+    scale<kTileQ>(own, place, rows, group, sums, v);
+#pragma unroll
+    for (int i = 0; i < kGroupValues; ++i) kept.values[group * kGroupValues + i] = v[i];
+  }
+  addOutliers(kept);
+  kept.forEachGroup([&](int group, float(&v)[kGroupValues]) { store<T, kFinish>(a, part, place, group, v); });
 }
 
 /** A tile one value at a time, scaled as on the host. The loops are not unrolled, as 128 copies of an activation's code
@@ -155,28 +192,15 @@ __device__ __forceinline__ void finishSlowly(const WgmmaArgs& a, const Part& par
     const Index col = part.col + place.col + i / 4 * 8 + i % 2;
     if (row >= a.sizeP || col >= a.sizeQ) continue;
     float outliers = 0;
-    for (int o = 0; o < count; ++o)
+    int sum = indexed[i];
+    for (int o = 0; o < count; ++o) {
       outliers = fmaf(outlierOf(a, a.sideP, row, o), outlierOf(a, a.sideQ, col, o), outliers);
+      if (a.marks) sum -= outlierCode(a, a.sideP, row, o) * outlierCode(a, a.sideQ, col, o);
+    }
     const float statP = a.sideP.stats[row], statQ = a.sideQ.stats[col];
-    const float v = scaledSum(exactDouble(indexed[i]), rowScale(a.sideP.isX ? statP : statQ),
-                              a.sideP.isX ? statQ : statP, outliers);
+    const float v =
+        scaledSum(exactDouble(sum), rowScale(a.sideP.isX ? statP : statQ), a.sideP.isX ? statQ : statP, outliers);
     storeResult<T>(a.p.y, a.p.epilogue, v, row, col);
-  }
-}
-
-template <typename T, int kTileQ, Finish kFinish>
-__device__ __forceinline__ void finishFast(const WgmmaArgs& a, const Part& part, const Place& place,
-                                           float (&values)[kTileQ / 2]) {
-  const Index firstRow = part.row + place.row, firstCol = part.col;
-  const int left = static_cast<int>(a.sizeQ - firstCol < kTileQ ? a.sizeQ - firstCol : kTileQ);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const Index row = firstRow + 8 * half;
-    const bool there = row < a.sizeP;
-    if (kFinish != Finish::kRound && there && !a.plain)
-      finishAffine<T, kTileQ>(a.p.epilogue, row, firstCol, place.col, left, half, values);
-    T* const tile = static_cast<T*>(a.p.y.data) + row * a.p.y.rowStride + firstCol;
-    storeSectors<T, kTileQ>(tile, there, place.col, left, half, values);
   }
 }
 

@@ -12,7 +12,12 @@ namespace gpu {
 namespace internal {
 namespace wgmma {
 
-constexpr int kOutliersAtOnce = 8;
+constexpr int kOutliersAtOnce = 8;  // gathered as floats
+constexpr int kPackedAtOnce = 16;   // packed for tensor cores: a chunk
+constexpr int kPackedSlots = 2, kHeldColumns = 64;
+constexpr int kConsumers = kTileP / kGroupRows * kGroup;  // threads that multiply
+constexpr int kPackers = kGroup - 32;                     // of the third warpgroup, all but the copying warp
+constexpr float kUnit = 1.0f / 127;
 
 template <int kTileQ>
 struct Tiling {
@@ -25,18 +30,28 @@ struct Tiling {
  * one may still multiply while the other finishes its half of a tile. */
 template <int kTileQ>
 struct Own {
-  union {
-    struct {
-      alignas(16) float outliersP[kOutliersAtOnce][kGroupRows];
-      alignas(16) float outliersQ[kOutliersAtOnce][kTileQ];
-    };
-    alignas(16) char packed[kGroupRows + kTileQ][32];  // a chunk of packed outliers: rows of P, then of Q
-  };
   alignas(16) float statsP[kGroupRows];
   alignas(16) float statsQ[kTileQ];
-  // With packed outliers X's statistics are above and W's here, by 1/127, and 1 for the other side.
-  alignas(16) float weightP[kGroupRows];
-  alignas(16) float weightQ[kTileQ];
+};
+
+/** Outlier columns as a warpgroup gathers them for itself. */
+template <int kTileQ>
+struct GatheredChunk {
+  alignas(16) float p[kOutliersAtOnce][kGroupRows];
+  alignas(16) float q[kOutliersAtOnce][kTileQ];
+};
+
+/** Outlier columns of a tile as the packers hand them to both warpgroups that multiply, a chunk a slot: 16 values of a
+ * row of P or, behind those, of Q. */
+template <int kTileQ>
+struct PackedChunks {
+  static constexpr int kRows = kTileP + kTileQ;
+  alignas(16) char rows[kPackedSlots][kRows][2 * kPackedAtOnce];
+  alignas(8) std::uint64_t full[kPackedSlots];
+  alignas(8) std::uint64_t empty[kPackedSlots];
+  alignas(8) std::uint64_t listed;  // count and columns are there
+  int count;
+  alignas(16) int columns[kHeldColumns];  // the first ones
 };
 
 /** Shared memory; stages at multiples of 1024, as the swizzle pattern asks. */
@@ -44,6 +59,10 @@ template <int kTileQ>
 struct SharedMemory {
   alignas(1024) std::int8_t stages[Tiling<kTileQ>::kStages][Tiling<kTileQ>::kStageBytes];
   Own<kTileQ> own[kTileP / kGroupRows];
+  union {
+    GatheredChunk<kTileQ> gathered[kTileP / kGroupRows];
+    PackedChunks<kTileQ> packed;
+  };
   alignas(8) std::uint64_t full[Tiling<kTileQ>::kStages];
   alignas(8) std::uint64_t empty[Tiling<kTileQ>::kStages];
 };
@@ -52,16 +71,16 @@ struct SharedMemory {
 struct Side {
   bool isX;
   const float* stats;
-  const float* gathered;  // outlier columns, as in GatheredOutliers...
+  const float* gathered;  // outlier columns, as in GatheredOutliers
   Index gatheredStride;
-  const void* packed;  // ...or as in PackedOutliers
-  Index packedStride;
 };
 
 struct WgmmaArgs {
   DeviceDecomposedProduct p;  // y and epilogue in terms of p and q
   Side sideP;
   Side sideQ;
+  const std::uint32_t* marks;  // of outlier columns, whose codes are in the sums; null: p.activations lists them
+  int* columns;                // with marks, p.activations.outliers: every block writes the same
   Index sizeP;
   Index sizeQ;
   Index heights;  // of P in clusters
@@ -107,23 +126,43 @@ struct Stats {
     }
   }
 
-  /** Puts them where the warpgroup sees them; for packed outliers, those of X and of W apart and by 1/127.
-   * \returns whether those of the part are all ordinary. */
-  template <bool kPacked>
-  __device__ __forceinline__ bool share(const WgmmaArgs& a, const Part& part, Own<kTileQ>& own) const {
-    constexpr float kUnit = 1.0f / 127;
+  /** Puts them where the warpgroup sees them. \returns whether those of the part are all ordinary. */
+  __device__ __forceinline__ bool share(const Part& part, Own<kTileQ>& own) const {
     ptx::syncThreads(part.barrier, kGroup);  // the last tile's have been used
     bool ordinary = true;
 #pragma unroll
     for (int e = 0; e < kEach; ++e) {
       const int i = static_cast<int>(threadIdx.x) % kGroup + e * kGroup;
       ordinary = ordinary && isOrdinary(values[e]);
-      if (i >= kGroupRows + kTileQ) continue;
-      const bool ofP = i < kGroupRows, ofX = (ofP ? a.sideP : a.sideQ).isX;
-      (ofP ? own.statsP[i] : own.statsQ[i - kGroupRows]) = !kPacked ? values[e] : ofX ? values[e] * kUnit : 1.0f;
-      if (kPacked) (ofP ? own.weightP[i] : own.weightQ[i - kGroupRows]) = ofX ? 1.0f : values[e] * kUnit;
+      if (i < kGroupRows + kTileQ) (i < kGroupRows ? own.statsP[i] : own.statsQ[i - kGroupRows]) = values[e];
     }
     return !ptx::anyAtBarrier(part.barrier, kGroup, !ordinary);
+  }
+};
+
+// A thread's values go to memory by groups of 32 columns. Loops and branches around all of them at once would have the
+// compiler keep them twice: 128 of them spill a kilobyte.
+constexpr int kGroupCols = 32, kGroupValues = kGroupCols / 2;
+
+/** All values of a thread, for what has to go over them more than once: in local memory, a group at a time in
+ * registers.
+ */
+template <int kTileQ>
+struct KeptValues {
+  float values[kTileQ / 2];
+
+  /** Calls \a work(number, values) for every group, values to be changed. */
+  template <typename Work>
+  __device__ __forceinline__ void forEachGroup(Work&& work) {
+#pragma unroll 1
+    for (int group = 0; group < kTileQ / kGroupCols; ++group) {
+      float v[kGroupValues];
+#pragma unroll
+      for (int i = 0; i < kGroupValues; ++i) v[i] = values[group * kGroupValues + i];
+      work(group, v);
+#pragma unroll
+      for (int i = 0; i < kGroupValues; ++i) values[group * kGroupValues + i] = v[i];
+    }
   }
 };
 

@@ -11,22 +11,25 @@ namespace gpu {
 namespace internal {
 
 /** Calls put(number, column) for every column that is marked in any of the chunks, numbers in ascending order of
- * columns, by the lanes of a warp: a lane takes neighbouring words. \returns how many there are */
-template <typename Put>
+ * columns, by the lanes of a warp: a lane takes kWords neighbouring words, of kAtOnce chunks at once.
+ * \returns how many there are */
+template <int kWords = 8, int kAtOnce = 8, typename Put>
 __device__ __forceinline__ int listMarked(const std::uint32_t* marks, Index chunks, Index cols, Put&& put) {
-  constexpr int kWords = 8;  // of a lane
+  static_assert(kWords == 4 || kWords == 8, "which divide markWords()");
   const int lane = static_cast<int>(threadIdx.x % 32), words = static_cast<int>(markWords(cols));
   int listed = 0;
   for (int begin = 0; begin < words; begin += 32 * kWords) {
     const int first = begin + lane * kWords;
     std::uint32_t held[kWords] = {};
-#pragma unroll 8
+#pragma unroll kAtOnce
     for (Index chunk = 0; chunk < chunks; ++chunk) {
       const uint4* const from = reinterpret_cast<const uint4*>(marks + chunk * words + min(first, words - kWords));
-      const uint4 low = from[0], high = from[1];
-      const std::uint32_t part[kWords] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-      for (int u = 0; u < kWords; ++u) held[u] |= first < words ? part[u] : 0;
+      for (int quad = 0; quad < kWords / 4; ++quad) {
+        const uint4 part = from[quad];
+        std::uint32_t* const to = held + 4 * quad;
+        if (first < words) to[0] |= part.x, to[1] |= part.y, to[2] |= part.z, to[3] |= part.w;
+      }
     }
     int mine = 0;
 #pragma unroll

@@ -10,9 +10,13 @@
 // Shape    as many threads as the row needs, up to 512, which hold 16384 values; of a longer row the rest is
 //          read again, from L2. An outlier anywhere empties its column, and when a row is encoded nobody knows the
 //          columns yet: with a threshold they are cleared afterwards, a few bytes a row, instead of reading X twice.
-// Tokens   For a product that follows at once, launches count: further blocks of the same launch read X once more, in
-//          strips of 256 columns by a chunk of rows, for the marks of outlier columns. Set bit by bit by the rows, they
-//          took a clearing ahead, and 17 us instead of 6 for 2048×4096. The codes there are the product's business.
+// Tokens   For a product that follows at once, launches count. Up to 1024 rows, further blocks of the same launch read
+// X
+//          once more, in strips of 256 columns by a chunk of rows, for the marks of outlier columns. Of more rows these
+//          blocks are few and long (8192×4096: 75 us, where the rows alone take 26): there each row sets its bits, in
+//          marks cleared by a launch before, and looks whether they are set first, as atomic operations on a few words
+//          are slow (2048×4096: 17 us without looking). The codes there are the product's business, but that outliers
+//          themselves hold 0.
 // Needs    contiguous rows; 16-byte-aligned ones and 8-byte-aligned rows of codes, or both go one by one.
 #include <eigen_q/src/Int8Codec.h>
 
@@ -42,7 +46,8 @@ struct RowsProblem {
   float* absmax;
   float threshold;
   std::uint8_t* outlierMask;    // a byte a column, or...
-  std::uint32_t* outlierMarks;  // ...a bit (outlier_marks.cuh)
+  std::uint32_t* outlierMarks;  // ...a bit (outlier_marks.cuh), which...
+  bool rowsMark;                // ...the rows set, or strips
   bool markNaN;
   bool alignedValues, alignedCodes;
 };
@@ -55,36 +60,61 @@ struct RowStatistics {
 
 /** What becomes of elements that reach the threshold. */
 enum class Outliers {
-  kNone,   // there is no threshold
-  kMark,   // they mark their column instead of counting
-  kIgnore  // they do not count
+  kNone,  // there is no threshold
+  kMask,  // their columns' bytes are set
+  kTake   // 0 stands in their place, and their columns' bits are set
 };
 
-template <Outliers kOutliers, typename T>
-__device__ __forceinline__ void inspectOutliers(const RowsProblem<T>& p, const EightValues<T>& v, Index col,
-                                                RowStatistics& statistics) {
+/** A bit for each of the eight that reaches the threshold. */
+template <typename T>
+__device__ __forceinline__ std::uint32_t outliersOf(const EightValues<T>& v, float threshold) {
   float f[kEight];
   toFloats(v, f);
+  std::uint32_t found = 0;
 #pragma unroll
-  for (int k = 0; k < kEight; ++k) {
-    const float magnitude = fabsf(f[k]);
-    if (!(magnitude >= p.threshold)) {
-      statistics.largest = fmaxf(statistics.largest, magnitude);
-    } else if (kOutliers == Outliers::kMark) {
-      p.outlierMask[col + k] = 1;  // by any number of threads, the same value
-    }
-  }
+  for (int k = 0; k < kEight; ++k) found |= static_cast<std::uint32_t>(fabsf(f[k]) >= threshold) << k;
+  return found;
 }
 
+/** \returns which of the eight are outliers: these do not count, and become 0. */
 template <Outliers kOutliers, typename T>
-__device__ __forceinline__ void inspect(const RowsProblem<T>& p, const EightValues<T>& v, Index col,
-                                        RowStatistics& statistics) {
-  if constexpr (kOutliers != Outliers::kNone) {
-    inspectOutliers<kOutliers>(p, v, col, statistics);
-  } else {
-    statistics.largest = fmaxf(statistics.largest, absmaxOf(v));
+__device__ __forceinline__ std::uint32_t inspect(const RowsProblem<T>& p, EightValues<T>& v,
+                                                 RowStatistics& statistics) {
+  float largest = absmaxOf(v);
+  std::uint32_t found = 0;
+  if (kOutliers != Outliers::kNone && largest >= p.threshold) {
+    found = outliersOf(v, p.threshold);
+    clearValues(v, found);
+    largest = absmaxOf(v);
   }
+  statistics.largest = fmaxf(statistics.largest, largest);
   if (p.markNaN) statistics.holdsNaN = statistics.holdsNaN || holdsNaN(v);
+  return found;
+}
+
+/** Marks the columns of up to four times eight values, \a step apart; a byte of \a found each. Behind all else that a
+ * row needs, as bits are looked at before they are set, all at once. */
+template <Outliers kOutliers, typename T>
+__device__ __forceinline__ void mark(const RowsProblem<T>& p, Index row, Index col, Index step, std::uint32_t found) {
+  if (kOutliers == Outliers::kNone || found == 0) return;
+  if (kOutliers == Outliers::kMask) {
+    for (; found; found &= found - 1) {
+      const int bit = __ffs(static_cast<int>(found)) - 1;
+      p.outlierMask[col + bit / kEight * step + bit % kEight] = 1;  // by any number of threads, the same value
+    }
+  } else if (p.rowsMark) {
+    std::uint32_t* const marks = p.outlierMarks + row % markChunks(p.rows) * markWords(p.cols);
+    std::uint32_t old[kHeldVectors], bits[kHeldVectors];
+#pragma unroll
+    for (int k = 0; k < kHeldVectors; ++k) {
+      const Index at = col + k * step;
+      bits[k] = (found >> (k * kEight) & 0xff) << (at % 32);
+      old[k] = bits[k] ? __ldcg(marks + at / 32) : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kHeldVectors; ++k)
+      if ((old[k] & bits[k]) != bits[k]) atomicOr(marks + (col + k * step) / 32, bits[k]);
+  }
 }
 
 /** Of all threads. */
@@ -118,20 +148,27 @@ __device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
   const Index begin = static_cast<Index>(threadIdx.x) * kEight;
   EightValues<T> held[kHeldVectors];
   RowStatistics mine;
+  std::uint32_t found = 0;
 #pragma unroll
   for (int k = 0; k < kHeldVectors; ++k) held[k] = loadAt(p, row, begin + k * vectorStep);
 #pragma unroll
-  for (int k = 0; k < kHeldVectors; ++k) inspect<kOutliers>(p, held[k], begin + k * vectorStep, mine);
-  for (Index col = begin + sweep; col < p.cols; col += vectorStep)
-    inspect<kOutliers>(p, loadAt(p, row, col), col, mine);
+  for (int k = 0; k < kHeldVectors; ++k) found |= inspect<kOutliers>(p, held[k], mine) << (k * kEight);
+  for (Index col = begin + sweep; col < p.cols; col += vectorStep) {
+    EightValues<T> v = loadAt(p, row, col);
+    mark<kOutliers>(p, row, col, 0, inspect<kOutliers>(p, v, mine));
+  }
 
   const RowStatistics all = combine(mine, warpLargest);
   const float absmax = flushedAbsmax(all.largest), scale = EigenQ::internal::int8Scale(absmax);
   if (threadIdx.x == 0) p.absmax[row] = all.holdsNaN ? CUDART_NAN_F : absmax;
 #pragma unroll
   for (int k = 0; k < kHeldVectors; ++k) storeAt(p, held[k], row, begin + k * vectorStep, scale);
-  for (Index col = begin + sweep; col < p.codes.stride; col += vectorStep)
-    storeAt(p, loadAt(p, row, col), row, col, scale);
+  for (Index col = begin + sweep; col < p.codes.stride; col += vectorStep) {
+    EightValues<T> v = loadAt(p, row, col);
+    inspect<kOutliers>(p, v, mine);
+    storeAt(p, v, row, col, scale);
+  }
+  mark<kOutliers>(p, row, begin, vectorStep, found);
 }
 
 template <typename T, Outliers kOutliers>
@@ -145,6 +182,7 @@ constexpr int kStripCols = 32 * kEight;
 // of rowThreads(), with outliers 23.7 and 26.4 instead of 24.5 and 50.6, as the larger blocks no longer fit all at
 // once.
 constexpr Index kFewRows = 64;
+constexpr Index kStripRows = 1024;  // more mark their columns themselves
 
 /** The bits of a strip, 8 columns a lane, of a chunk of rows, a row a warp at a time. */
 template <typename T>
@@ -159,10 +197,7 @@ __device__ __forceinline__ void markStrip(const RowsProblem<T>& p, Index strip, 
   std::uint32_t found = 0;
 #pragma unroll 8
   for (Index row = first + warp; row < end; row += warps) {
-    float f[kEight];
-    toFloats(loadAt(p, row, col), f);
-#pragma unroll
-    for (int k = 0; k < kEight; ++k) found |= static_cast<std::uint32_t>(fabsf(f[k]) >= p.threshold) << k;
+    found |= outliersOf(loadAt(p, row, col), p.threshold);
   }
   if (found) atomicOr(&words[lane / 4], found << (lane % 4 * kEight));
   __syncthreads();
@@ -171,7 +206,13 @@ __device__ __forceinline__ void markStrip(const RowsProblem<T>& p, Index strip, 
     p.outlierMarks[chunk * markWords(p.cols) + strip * (kStripCols / 32) + threadIdx.x] = words[threadIdx.x];
 }
 
-/** A block a row, and where there is a threshold, ahead of them a block for each strip of each chunk. */
+__global__ void __launch_bounds__(kMaxRowThreads) clearMarks(std::uint32_t* marks, Index words) {
+  joinStreamThenAllow();
+  const Index at = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (at < words) marks[at] = 0;
+}
+
+/** A block a row, and for \a marking, ahead of them a block for each strip of each chunk. */
 template <typename T, Outliers kOutliers>
 __global__ void __launch_bounds__(kMaxRowThreads, sizeof(T) == 2 ? 2 : 1)
     quantizeTokens(const RowsProblem<T> p, unsigned strips, unsigned marking) {
@@ -219,7 +260,7 @@ void quantizePanel(const ConstDenseView& a, float threshold, bool markNaN, const
     using T = typename decltype(tag)::type;
     RowsProblem<T> p = rowsProblem<T>(a, threshold, markNaN, codes, rowAbsmax);
     p.outlierMask = outlierMask;
-    launch("quantizeRows", threshold > 0 ? quantizeRows<T, Outliers::kMark> : quantizeRows<T, Outliers::kNone>, shape,
+    launch("quantizeRows", threshold > 0 ? quantizeRows<T, Outliers::kMask> : quantizeRows<T, Outliers::kNone>, shape,
            context, p);
   });
 }
@@ -249,17 +290,23 @@ void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Code
                         std::uint32_t* outlierMarks, Context& context) {
   assert(codes.stride >= a.cols && hasContiguousRows(a));
   if (a.rows == 0) return;
-  const unsigned strips = threshold > 0 ? static_cast<unsigned>(ceilDiv(a.cols, kStripCols)) : 0;
+  const bool marks = threshold > 0, rowsMark = marks && a.rows > kStripRows;
+  const unsigned strips = marks && !rowsMark ? static_cast<unsigned>(ceilDiv(a.cols, kStripCols)) : 0;
   const unsigned marking = strips * static_cast<unsigned>(markChunks(a.rows));
+  if (rowsMark) {
+    const Index words = markChunks(a.rows) * markWords(a.cols);
+    const LaunchShape whole{static_cast<unsigned>(ceilDiv(words, kMaxRowThreads)), kMaxRowThreads};
+    launchEarly("clearMarks", clearMarks, whole, context, outlierMarks, words);
+  }
   const LaunchShape shape{static_cast<unsigned>(a.rows) + marking,
                           a.rows <= kFewRows ? tokenThreads(codes.stride) : rowThreads(codes.stride)};
   dispatchDeviceScalar(a.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
     RowsProblem<T> p = rowsProblem<T>(a, threshold, true, codes, rowAbsmax);
     p.outlierMarks = outlierMarks;
-    launchEarly("quantizeTokens",
-                threshold > 0 ? quantizeTokens<T, Outliers::kIgnore> : quantizeTokens<T, Outliers::kNone>, shape,
-                context, p, strips, marking);
+    p.rowsMark = rowsMark;
+    launchEarly("quantizeTokens", marks ? quantizeTokens<T, Outliers::kTake> : quantizeTokens<T, Outliers::kNone>,
+                shape, context, p, strips, marking);
   });
 }
 

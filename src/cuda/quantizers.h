@@ -83,8 +83,8 @@ EIGENQ_HOST_DEVICE constexpr Index markChunks(Index rows) {
 EIGENQ_HOST_DEVICE constexpr Index markWords(Index cols) { return (cols + 255) / 256 * 8; }
 
 /** quantizeInt8Rows in one launch, for a product that follows at once and may read all but its results before it joins
- * the stream: NaN are marked, outlier columns are marked but not listed, and whatever code is in them stays. Rows are
- * contiguous. \param outlierMarks  markChunks(rows) times markWords(cols) words; not touched where threshold = 0 */
+ * the stream: NaN are marked, outlier columns are marked but not listed, and only outliers themselves hold code 0. Rows
+ * are contiguous. \param outlierMarks  markChunks(rows) times markWords(cols) words; not touched where threshold = 0 */
 void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
                         std::uint32_t* outlierMarks, Context& context);
 
