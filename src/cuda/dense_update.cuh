@@ -3,15 +3,13 @@
 // result.
 //
 //               16 columns (a step)        a warp's patch: 64 rows × 16 columns of Y, its sums in registers
-//             ┌───┬───┬───┬─                A's 256 rows stay in shared memory while a block goes along B's columns;
-//   64 rows   │ 0 │ 4 │ 8 │ …               the patches of a tile are numbered down, then across, and a block takes
+//             ┌───┬───┬───┬─                A's 128 rows stay in shared memory while a block goes along B's columns;
+//   64 rows   │ 0 │ 2 │ 4 │ …               the patches of a tile are numbered down, then across, and a block takes
 //             ├───┼───┼───┤                 consecutive numbers, its warps consecutive parts of those
-//             │ 1 │ 5 │ 9 │
-//             ├───┼───┼───┤
-//             │ 2 │ 6 │…  │      lane 4g + c   loads, adds to and stores rows 8g … 8g + 7 of columns 2c, 2c + 1 of
-//             ├───┼───┼───┤                    each group of 8: 16 bytes; eight lanes make the 128 bytes of a line
-//             │ 3 │ 7 │   │
-//             ╞═══╪═══╪═══╡ 256 rows
+//             │ 1 │ 3 │ 5 │
+//             ╞═══╪═══╪═══╡ 128 rows
+//             │   │   │   │      lane 4g + c   loads, adds to and stores rows 8g … 8g + 7 of columns 2c, 2c + 1 of
+//                                              each group of 8: 16 bytes; eight lanes make the 128 bytes of a line
 //
 //   A's rows    An MMA gives lane 4g + c rows g and g + 8 of its 16. For lanes to have neighbours, MMA t (of four)
 //               multiplies rows 8g + 2t (as g) and 8g + 2t + 1 (as g + 8): row i of 64 lies at slot i % 8 · 8 + i / 8.
@@ -20,7 +18,8 @@
 //               pair 4c + w lies at word 4w + c. Slots are an odd number of 16-byte chunks apart: no access of eight
 //               slots, be it by ldmatrix or by those who fill them, meets a bank twice.
 //
-// Traffic  Y twice, and a quarter (depth 64) of a read of it again for B, from the second-level cache; A once a block.
+// Traffic  Y twice, and half (depth 64) of a read of it again for B, from the second-level cache; A once a block.
+// Time     H200, Y 4096×4096 by 64: 24.6 us, 2.7 TB/s, where a copy of Y moves 3.7; by way of float sums 54.
 // Work     270 instructions a patch at depth 64, where four schedulers have time for 840 while memory moves its 4 KiB.
 // Depth    A patch's Y is requested while the one before is multiplied: 32 KiB an SM with 16 warps, where 2.3 TB/s of
 //          reads at 1 µs want 17.
