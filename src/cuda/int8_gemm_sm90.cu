@@ -33,6 +33,7 @@
 
 #include "alignment.h"
 #include "int8_wgmma_finish.cuh"
+#include "int8_wgmma_pack.cuh"
 #include "op_launch.cuh"
 
 namespace EigenQ {
@@ -191,7 +192,24 @@ struct Launch {
   Index strideQ;
   Index depth;
   bool packs;  // outliers go by tensor cores
+  Scratch* scratch;
   bool early;  // behind a kernel that joined the stream
+
+  /** Where tiles are more than blocks, their rows are packed once. Claims are cleared by the quantiser, or here. */
+  void shareRows(int tileQ, Context& context) {
+    const Index tiles = args.heights * args.blocks * args.tilesQ;
+    if (tiles <= context.multiprocessors()) {
+      args.claims = nullptr;
+      return;
+    }
+    const Index rows = args.heights * args.blocks * kTileP + args.tilesQ * tileQ;
+    args.sharedRows = scratch->array<PackedRow>(rows * (kMostShared / kPackedAtOnce));
+    if (args.claims) return;
+    const Index claims = args.heights * args.blocks + args.tilesQ;
+    args.claims = scratch->array<unsigned>(claims);
+    EIGENQ_CUDA_CHECK(
+        cudaMemsetAsync(args.claims, 0, static_cast<std::size_t>(claims) * sizeof(unsigned), context.stream()));
+  }
 };
 
 template <typename T, int kTileQ, Finish kFinish>
@@ -200,6 +218,7 @@ void launch(Launch& l, Context& context) {
   a.tilesQ = ceilDiv(a.sizeQ, kTileQ);
   a.blocks = clusterOf(a.sizeP, a.sizeQ, kTileQ, context.multiprocessors());
   a.heights = ceilDiv(a.sizeP, a.blocks * kTileP);
+  if (kFinish == Finish::kPacked) l.shareRows(kTileQ, context);
   const CUtensorMap mapP = boxesOf(l.codesP, a.sizeP, l.depth, l.strideP, kTileP);
   const CUtensorMap mapQ = boxesOf(l.codesQ, a.sizeQ, l.depth, l.strideQ, kTileQ / a.blocks);
   const auto kernel = wgmmaKernel<T, kTileQ, kFinish>;
@@ -253,10 +272,11 @@ struct Before {
   bool packs = false;         // what is listed, or
   const std::uint32_t* marks = nullptr;
   int* columns = nullptr;
+  unsigned* claims = nullptr;  // all 0; null: to be made
   bool early = false;
 };
 
-void run(const DeviceDecomposedProduct& p, const Before& before, Context& context) {
+void run(const DeviceDecomposedProduct& p, const Before& before, Scratch& scratch, Context& context) {
   assert(p.activations.stride % kCodeAlignment == 0 && isAligned(p.activations.codes, kCodeAlignment));
   const Side x = {true, p.activations.rowStats, before.gathered.x, before.gathered.xStride};
   const Side w = {false, p.w.rowAbsmax, before.gathered.w, before.gathered.wStride};
@@ -267,6 +287,8 @@ void run(const DeviceDecomposedProduct& p, const Before& before, Context& contex
   l.args.p = p;
   l.args.marks = before.marks;
   l.args.columns = before.columns;
+  l.args.claims = before.claims;
+  l.scratch = &scratch;
   l.args.sideP = transpose ? w : x;
   l.args.sideQ = transpose ? x : w;
   if (transpose) {
@@ -311,18 +333,19 @@ void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context) {
   Before before;
   before.packs = p.activations.outlierCount && takesPackedOutliers(p);
   if (!before.packs) before.gathered = gatherOutliers(p, scratch, context);
-  run(p, before, context);
+  run(p, before, scratch, context);
 }
 
-void runDecomposedWgmma(const DeviceDecomposedProduct& p, const std::uint32_t* outlierMarks, Context& context) {
+void runDecomposedWgmma(const DeviceDecomposedProduct& p, const OutlierMarks& marks, Context& context) {
   Scratch scratch(context);
   DeviceDecomposedProduct d = p;
   Before before;
   before.early = true;
-  before.packs = outlierMarks != nullptr;
-  before.marks = outlierMarks;
-  if (outlierMarks) d.activations.outliers = before.columns = scratch.array<int>(p.w.cols);
-  run(d, before, context);
+  before.packs = marks.words != nullptr;
+  before.marks = marks.words;
+  before.claims = marks.claims;
+  if (marks.words) d.activations.outliers = before.columns = scratch.array<int>(p.w.cols);
+  run(d, before, scratch, context);
 }
 
 }  // namespace internal

@@ -29,7 +29,9 @@ void runDecomposedDecode(const DeviceDecomposedProduct& p, Context& context);
 const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Context& context);
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context);
 /** Behind quantizeInt8Tokens(), as above. Marks only where takesPackedOutliers(). */
-void runDecomposedWgmma(const DeviceDecomposedProduct& p, const std::uint32_t* outlierMarks, Context& context);
+void runDecomposedWgmma(const DeviceDecomposedProduct& p, const OutlierMarks& marks, Context& context);
+/** Claims that int8.wgmma may need for a result of that size. */
+constexpr Index mostClaims(Index rows, Index cols) { return rows / 128 + cols / 128 + 4; }
 /** Whether the product's outliers may be multiplied by tensor cores of its scalar type. */
 bool takesPackedOutliers(const DeviceDecomposedProduct& p);
 const char* refuseDecomposedCublasLt(const DeviceDecomposedProduct& p, const Context& context);

@@ -158,13 +158,17 @@ DeviceDecomposedProduct decomposed(const QuantizedProduct& p) {
 /** Activations quantised for a product that follows at once. */
 struct QuantizedTokens {
   Int8Codes codes;
-  std::uint32_t* marks = nullptr;
+  OutlierMarks marks;
   DeviceDecomposedProduct product;  // with no list of outliers
 
   QuantizedTokens(const QuantizedProduct& p, Scratch& scratch, Context& context)
       : codes(newCodes(p.x, scratch)), product(decomposed(p)) {
     float* const stats = scratch.array<float>(p.x.rows);
-    if (p.w.outlierThreshold > 0) marks = scratch.array<std::uint32_t>(markChunks(p.x.rows) * markWords(p.x.cols));
+    if (p.w.outlierThreshold > 0) {
+      marks.words = scratch.array<std::uint32_t>(markChunks(p.x.rows) * markWords(p.x.cols));
+      marks.claimCount = mostClaims(p.y.rows, p.y.cols);
+      marks.claims = scratch.array<unsigned>(marks.claimCount);
+    }
     quantizeInt8Tokens(p.x, p.w.outlierThreshold, codes, stats, marks, context);
     product.activations = {codes.data, codes.stride, stats, nullptr, nullptr};
   }
@@ -251,7 +255,7 @@ void runInt8Stream(const QuantizedProduct& p, Context& c) {
     return quantizeAndRun([](const auto& d, Context& context) { runDecomposedStream(d, context); }, p, c);
   Scratch scratch(c);
   const QuantizedTokens tokens(p, scratch, c);
-  runDecomposedStream(tokens.product, tokens.marks, c);
+  runDecomposedStream(tokens.product, tokens.marks.words, c);
 }
 
 const char* refuseInt8Decode(const QuantizedProduct& p, const Context& c) {

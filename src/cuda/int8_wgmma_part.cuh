@@ -15,6 +15,7 @@ namespace wgmma {
 constexpr int kOutliersAtOnce = 8;  // gathered as floats
 constexpr int kPackedAtOnce = 16;   // packed for tensor cores: a chunk
 constexpr int kPackedSlots = 2, kHeldColumns = 64;
+constexpr int kMostShared = 256;                          // columns: more are packed for each tile anew
 constexpr int kConsumers = kTileP / kGroupRows * kGroup;  // threads that multiply
 constexpr int kPackers = kGroup - 32;                     // of the third warpgroup, all but the copying warp
 constexpr float kUnit = 1.0f / 127;
@@ -41,16 +42,22 @@ struct GatheredChunk {
   alignas(16) float q[kOutliersAtOnce][kTileQ];
 };
 
+/** A row's values in the columns of a chunk. */
+struct alignas(16) PackedRow {
+  char values[2 * kPackedAtOnce];
+};
+
 /** Outlier columns of a tile as the packers hand them to both warpgroups that multiply, a chunk a slot: 16 values of a
  * row of P or, behind those, of Q. */
 template <int kTileQ>
 struct PackedChunks {
   static constexpr int kRows = kTileP + kTileQ;
-  alignas(16) char rows[kPackedSlots][kRows][2 * kPackedAtOnce];
+  PackedRow rows[kPackedSlots][kRows];
   alignas(8) std::uint64_t full[kPackedSlots];
   alignas(8) std::uint64_t empty[kPackedSlots];
   alignas(8) std::uint64_t listed;  // count and columns are there
   int count;
+  unsigned claims[2];                     // as the packers found them, of the tile's P and Q
   alignas(16) int columns[kHeldColumns];  // the first ones
 };
 
@@ -81,6 +88,8 @@ struct WgmmaArgs {
   Side sideQ;
   const std::uint32_t* marks;  // of outlier columns, whose codes are in the sums; null: p.activations lists them
   int* columns;                // with marks, p.activations.outliers: every block writes the same
+  unsigned* claims;            // of the tiles' rows of P, then of Q; null: every tile packs its own
+  PackedRow* sharedRows;       // kMostShared columns of those rows
   Index sizeP;
   Index sizeQ;
   Index heights;  // of P in clusters

@@ -48,6 +48,8 @@ struct RowsProblem {
   std::uint8_t* outlierMask;    // a byte a column, or...
   std::uint32_t* outlierMarks;  // ...a bit (outlier_marks.cuh), which...
   bool rowsMark;                // ...the rows set, or strips
+  unsigned* claims;             // to be cleared
+  Index claimCount;
   bool markNaN;
   bool alignedValues, alignedCodes;
 };
@@ -218,6 +220,9 @@ __global__ void __launch_bounds__(kMaxRowThreads, sizeof(T) == 2 ? 2 : 1)
     quantizeTokens(const RowsProblem<T> p, unsigned strips, unsigned marking) {
   __shared__ float warpLargest[kMaxRowThreads / 32];
   joinStreamThenAllow();
+  const Index thread = Index{blockIdx.x} * blockDim.x + threadIdx.x, threads = Index{gridDim.x} * blockDim.x;
+  if (kOutliers != Outliers::kNone)
+    for (Index i = thread; i < p.claimCount; i += threads) p.claims[i] = 0;
   if (blockIdx.x >= marking) {
     quantizeRow<kOutliers>(p, blockIdx.x - marking, warpLargest);
   } else {
@@ -287,7 +292,7 @@ void quantizeInt8Rows(const ConstDenseView& a, float threshold, bool markNaN, co
 }
 
 void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
-                        std::uint32_t* outlierMarks, Context& context) {
+                        const OutlierMarks& outlierMarks, Context& context) {
   assert(codes.stride >= a.cols && hasContiguousRows(a));
   if (a.rows == 0) return;
   const bool marks = threshold > 0, rowsMark = marks && a.rows > kStripRows;
@@ -296,14 +301,16 @@ void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Code
   if (rowsMark) {
     const Index words = markChunks(a.rows) * markWords(a.cols);
     const LaunchShape whole{static_cast<unsigned>(ceilDiv(words, kMaxRowThreads)), kMaxRowThreads};
-    launchEarly("clearMarks", clearMarks, whole, context, outlierMarks, words);
+    launchEarly("clearMarks", clearMarks, whole, context, outlierMarks.words, words);
   }
   const LaunchShape shape{static_cast<unsigned>(a.rows) + marking,
                           a.rows <= kFewRows ? tokenThreads(codes.stride) : rowThreads(codes.stride)};
   dispatchDeviceScalar(a.scalar, [&](auto tag) {
     using T = typename decltype(tag)::type;
     RowsProblem<T> p = rowsProblem<T>(a, threshold, true, codes, rowAbsmax);
-    p.outlierMarks = outlierMarks;
+    p.outlierMarks = outlierMarks.words;
+    p.claims = outlierMarks.claims;
+    p.claimCount = outlierMarks.claimCount;
     p.rowsMark = rowsMark;
     launchEarly("quantizeTokens", marks ? quantizeTokens<T, Outliers::kTake> : quantizeTokens<T, Outliers::kNone>,
                 shape, context, p, strips, marking);

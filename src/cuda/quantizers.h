@@ -82,11 +82,17 @@ EIGENQ_HOST_DEVICE constexpr Index markChunks(Index rows) {
 /** Zeros stand behind the last column. */
 EIGENQ_HOST_DEVICE constexpr Index markWords(Index cols) { return (cols + 255) / 256 * 8; }
 
+struct OutlierMarks {
+  std::uint32_t* words = nullptr;  // markChunks(rows) times markWords(cols)
+  unsigned* claims = nullptr;      // of the product behind the quantiser, which clears them
+  Index claimCount = 0;
+};
+
 /** quantizeInt8Rows in one launch, for a product that follows at once and may read all but its results before it joins
  * the stream: NaN are marked, outlier columns are marked but not listed, and only outliers themselves hold code 0. Rows
- * are contiguous. \param outlierMarks  markChunks(rows) times markWords(cols) words; not touched where threshold = 0 */
+ * are contiguous. \param marks  not touched where threshold = 0 */
 void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
-                        std::uint32_t* outlierMarks, Context& context);
+                        const OutlierMarks& marks, Context& context);
 
 /** Column-wise int8; as quantizeInt8Rows with one absmax a column. Codes are row-major here too. */
 void quantizeInt8Cols(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* colAbsmax,

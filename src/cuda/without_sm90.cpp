@@ -36,7 +36,7 @@ void runDecomposedStream(const DeviceDecomposedProduct&, Context&) { runNothing(
 void runDecomposedStream(const DeviceDecomposedProduct&, const std::uint32_t*, Context&) { runNothing(); }
 const char* refuseDecomposedWgmma(const DeviceDecomposedProduct&, const Context&) { return kNoCode; }
 void runDecomposedWgmma(const DeviceDecomposedProduct&, Context&) { runNothing(); }
-void runDecomposedWgmma(const DeviceDecomposedProduct&, const std::uint32_t*, Context&) { runNothing(); }
+void runDecomposedWgmma(const DeviceDecomposedProduct&, const OutlierMarks&, Context&) { runNothing(); }
 bool takesPackedOutliers(const DeviceDecomposedProduct&) { return false; }
 
 }  // namespace internal
