@@ -9,7 +9,7 @@
 //
 // Rows     A value of a column costs a sector of 32 bytes. Where tiles are more than blocks, who first comes to 128
 // rows
-//          of P, or to Q's, packs them to memory for all (shareRows()), and a tile takes 32 bytes a row from there:
+//          of P, or to Q's, packs them to memory for all (SharedRows), and a tile takes 32 bytes a row from there:
 //          gathered anew for each tile, ten columns cost a tile of 128×256 some 6 us of 22.
 // What     A product right behind its quantiser has codes of outlier columns in its integer sums, but 0 for the
 // is left  outliers themselves. So x − code·absmax/127 is what remains to be multiplied: all of an outlier, and the
@@ -145,27 +145,50 @@ __device__ __forceinline__ void packRows(const WgmmaArgs& a, const PackedChunks<
 constexpr int kPackBarrier = 1 + kTileP / kGroupRows;  // behind those of the parts
 enum Claim : unsigned { kNobody, kTaken, kDone };      // of rows that tiles share
 
-/** Has the rows of a tile packed where all blocks find them: by whoever asks for them first. Nobody waits but for one
- * who is at work, and who waits for nobody. */
-template <typename T, int kTileQ>
-__device__ __forceinline__ void shareRows(const WgmmaArgs& a, PackedChunks<kTileQ>& packed, const TileAt& at,
-                                          PackedRow* p, PackedRow* q) {
-  const int thread = static_cast<int>(threadIdx.x) - kConsumers - 32;
-  unsigned* const claim = a.claims + (thread == 0 ? at.p : a.heights * a.blocks + at.q);
-  if (thread < 2) packed.claims[thread] = atomicCAS(claim, kNobody, kTaken);
-  ptx::syncThreads(kPackBarrier, kPackers);
-  const bool mineP = packed.claims[0] == kNobody, mineQ = packed.claims[1] == kNobody;
-  for (int first = 0; (mineP || mineQ) && first < packed.count; first += kPackedAtOnce) {
-    const int chunk = first / kPackedAtOnce;
-    packRows<T>(a, packed, at, first, mineP ? p + chunk * kTileP : nullptr, mineQ ? q + chunk * kTileQ : nullptr);
+/** Rows of a tile that all blocks share. Whoever asks for them first packs them; nobody waits but for one who is at
+ * work, and who waits for nobody. Called by the packers, all together. */
+class SharedRows {
+ public:
+  template <int kTileQ>
+  __device__ __forceinline__ SharedRows(const WgmmaArgs& a, PackedChunks<kTileQ>& packed, const TileAt& at, int thread)
+      : p(a.sharedRows + at.p * (kMostShared / kPackedAtOnce * kTileP)),
+        q(a.sharedRows + (a.heights * a.blocks * kTileP + at.q * kTileQ) * (kMostShared / kPackedAtOnce)),
+        m_claim(a.claims + (thread == 0 ? at.p : a.heights * a.blocks + at.q)),
+        m_thread(thread) {
+    if (thread < 2) packed.claims[thread] = atomicCAS(m_claim, kNobody, kTaken);
+    ptx::syncThreads(kPackBarrier, kPackers);
+    mineP = packed.claims[0] == kNobody;
+    mineQ = packed.claims[1] == kNobody;
   }
-  ptx::syncThreads(kPackBarrier, kPackers);
-  if (thread < 2) {
-    if (thread == 0 ? mineP : mineQ) ptx::countWritten(claim);  // taken, plus one: done
-    while (ptx::loadCount(claim) != kDone) __nanosleep(50);
+  /** Behind the packing of what is this block's: waits for the rest. */
+  __device__ __forceinline__ void wait() const {
+    ptx::syncThreads(kPackBarrier, kPackers);
+    if (m_thread < 2) {
+      if (m_thread == 0 ? mineP : mineQ) ptx::countWritten(m_claim);  // taken, plus one: done
+      while (ptx::loadCount(m_claim) != kDone) __nanosleep(50);
+    }
+    ptx::syncThreads(kPackBarrier, kPackers);
   }
-  ptx::syncThreads(kPackBarrier, kPackers);
-}
+  /** A chunk, to shared memory. */
+  template <int kTileQ>
+  __device__ __forceinline__ void copy(int chunk, PackedRow* to) const {
+    constexpr int kPieces = static_cast<int>(sizeof(PackedRow) / sizeof(uint4));
+#pragma unroll 4
+    for (int piece = m_thread; piece < PackedChunks<kTileQ>::kRows * kPieces; piece += kPackers) {
+      const PackedRow* const from = piece < kTileP * kPieces ? p + chunk * kTileP : q + chunk * kTileQ - kTileP;
+      reinterpret_cast<uint4*>(to)[piece] = __ldcg(reinterpret_cast<const uint4*>(from) + piece);
+    }
+  }
+
+  PackedRow* const p;
+  PackedRow* const q;
+  bool mineP, mineQ;
+
+ private:
+  enum State : unsigned { kNobody, kTaken, kDone };
+  unsigned* m_claim;  // of p by thread 0, of q by thread 1
+  int m_thread;
+};
 
 /** What the packers do: kPackers threads behind the copying warp. */
 template <typename T, int kTileQ>
@@ -173,31 +196,31 @@ __device__ __forceinline__ void pack(const WgmmaArgs& a, PackedChunks<kTileQ>& p
   const int thread = static_cast<int>(threadIdx.x) - kConsumers - 32;
   if (thread < 32) listColumns(a, packed);
   ptx::syncThreads(kPackBarrier, kPackers);
-  const int count = packed.count;
+  const int count = packed.count, end = max(count, 1);  // a chunk of zeros at least
   const bool shares = a.claims && count > 0 && count <= kMostShared;
   Ring<kPackedSlots> ring;
+  const auto fill = [&](auto&& work) {
+    ptx::wait(ptx::sharedAddress(&packed.empty[ring.index]), ring.parity ^ 1);
+    work(packed.rows[ring.index]);
+    ptx::arrive(ptx::sharedAddress(&packed.full[ring.index]));
+    ring.advance();
+  };
   for (Walk walk(a); !walk.done(); walk.advance()) {
     const TileAt at = walk.tile();
-    PackedRow* const p = a.sharedRows + at.p * (kMostShared / kPackedAtOnce * kTileP);
-    PackedRow* const q = a.sharedRows + (a.heights * a.blocks * kTileP + at.q * kTileQ) * (kMostShared / kPackedAtOnce);
-    if (shares) shareRows<T>(a, packed, at, p, q);
-    for (int first = 0; first < max(count, 1); first += kPackedAtOnce, ring.advance()) {  // one of zeros at least
-      ptx::wait(ptx::sharedAddress(&packed.empty[ring.index]), ring.parity ^ 1);
-      PackedRow* const rows = packed.rows[ring.index];
-      if (shares) {
-        const int chunk = first / kPackedAtOnce;
-        constexpr int kPieces = static_cast<int>(sizeof(PackedRow) / sizeof(uint4));
-#pragma unroll 4
-        for (int piece = thread; piece < PackedChunks<kTileQ>::kRows * kPieces; piece += kPackers) {
-          const bool ofP = piece < kTileP * kPieces;
-          const PackedRow* const from = ofP ? p + chunk * kTileP : q + chunk * kTileQ - kTileP;
-          reinterpret_cast<uint4*>(rows)[piece] = __ldcg(reinterpret_cast<const uint4*>(from) + piece);
-        }
-      } else {
-        packRows<T>(a, packed, at, first, rows, rows + kTileP);
-      }
-      ptx::arrive(ptx::sharedAddress(&packed.full[ring.index]));
+    if (!shares) {
+      for (int first = 0; first < end; first += kPackedAtOnce)
+        fill([&](PackedRow* rows) { packRows<T>(a, packed, at, first, rows, rows + kTileP); });
+      continue;
     }
+    const SharedRows shared(a, packed, at, thread);
+    for (int first = 0; (shared.mineP || shared.mineQ) && first < end; first += kPackedAtOnce) {
+      const int chunk = first / kPackedAtOnce;
+      packRows<T>(a, packed, at, first, shared.mineP ? shared.p + chunk * kTileP : nullptr,
+                  shared.mineQ ? shared.q + chunk * kTileQ : nullptr);
+    }
+    shared.wait();
+    for (int first = 0; first < end; first += kPackedAtOnce)
+      fill([&](PackedRow* rows) { shared.copy<kTileQ>(first / kPackedAtOnce, rows); });
   }
 }
 

@@ -78,44 +78,37 @@ __device__ __forceinline__ std::uint32_t outliersOf(const EightValues<T>& v, flo
   return found;
 }
 
-/** \returns which of the eight are outliers: these do not count, and become 0. */
+/** Outliers do not count, and become 0: without branches, as some warp of almost every block holds one.
+ * \returns whether there are any */
 template <Outliers kOutliers, typename T>
-__device__ __forceinline__ std::uint32_t inspect(const RowsProblem<T>& p, EightValues<T>& v,
-                                                 RowStatistics& statistics) {
-  float largest = absmaxOf(v);
-  std::uint32_t found = 0;
-  if (kOutliers != Outliers::kNone && largest >= p.threshold) {
-    found = outliersOf(v, p.threshold);
-    clearValues(v, found);
-    largest = absmaxOf(v);
+__device__ __forceinline__ bool inspect(const RowsProblem<T>& p, EightValues<T>& v, RowStatistics& statistics) {
+  bool found = false;
+  if (kOutliers != Outliers::kNone) {
+    found = absmaxOf(v) >= p.threshold;
+    clearFrom(v, p.threshold);
   }
-  statistics.largest = fmaxf(statistics.largest, largest);
+  statistics.largest = fmaxf(statistics.largest, absmaxOf(v));
   if (p.markNaN) statistics.holdsNaN = statistics.holdsNaN || holdsNaN(v);
   return found;
 }
 
-/** Marks the columns of up to four times eight values, \a step apart; a byte of \a found each. Behind all else that a
- * row needs, as bits are looked at before they are set, all at once. */
+template <typename T>
+__device__ __forceinline__ EightValues<T> loadAt(const RowsProblem<T>& p, Index row, Index col) {
+  return loadEight(p.values + row * p.rowStride + col, p.cols - col, p.alignedValues);
+}
+
+/** Marks the columns of the outliers among eight values, behind all else that a row needs: bits are looked at before
+ * they are set. */
 template <Outliers kOutliers, typename T>
-__device__ __forceinline__ void mark(const RowsProblem<T>& p, Index row, Index col, Index step, std::uint32_t found) {
-  if (kOutliers == Outliers::kNone || found == 0) return;
+__device__ __forceinline__ void mark(const RowsProblem<T>& p, Index row, Index col) {
+  const std::uint32_t found = outliersOf(loadAt(p, row, col), p.threshold);
   if (kOutliers == Outliers::kMask) {
-    for (; found; found &= found - 1) {
-      const int bit = __ffs(static_cast<int>(found)) - 1;
-      p.outlierMask[col + bit / kEight * step + bit % kEight] = 1;  // by any number of threads, the same value
-    }
+    for (std::uint32_t left = found; left; left &= left - 1)
+      p.outlierMask[col + __ffs(static_cast<int>(left)) - 1] = 1;  // by any number of threads, the same value
   } else if (p.rowsMark) {
-    std::uint32_t* const marks = p.outlierMarks + row % markChunks(p.rows) * markWords(p.cols);
-    std::uint32_t old[kHeldVectors], bits[kHeldVectors];
-#pragma unroll
-    for (int k = 0; k < kHeldVectors; ++k) {
-      const Index at = col + k * step;
-      bits[k] = (found >> (k * kEight) & 0xff) << (at % 32);
-      old[k] = bits[k] ? __ldcg(marks + at / 32) : 0;
-    }
-#pragma unroll
-    for (int k = 0; k < kHeldVectors; ++k)
-      if ((old[k] & bits[k]) != bits[k]) atomicOr(marks + (col + k * step) / 32, bits[k]);
+    std::uint32_t* const word = p.outlierMarks + row % markChunks(p.rows) * markWords(p.cols) + col / 32;
+    const std::uint32_t bits = found << (col % 32);
+    if ((__ldcg(word) & bits) != bits) atomicOr(word, bits);
   }
 }
 
@@ -132,11 +125,6 @@ __device__ __forceinline__ RowStatistics combine(RowStatistics mine, float (&war
 }
 
 template <typename T>
-__device__ __forceinline__ EightValues<T> loadAt(const RowsProblem<T>& p, Index row, Index col) {
-  return loadEight(p.values + row * p.rowStride + col, p.cols - col, p.alignedValues);
-}
-
-template <typename T>
 __device__ __forceinline__ void storeAt(const RowsProblem<T>& p, const EightValues<T>& v, Index row, Index col,
                                         float scale) {
   std::uint8_t* const to = reinterpret_cast<std::uint8_t*>(p.codes.data) + row * p.codes.stride + col;
@@ -150,14 +138,14 @@ __device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
   const Index begin = static_cast<Index>(threadIdx.x) * kEight;
   EightValues<T> held[kHeldVectors];
   RowStatistics mine;
-  std::uint32_t found = 0;
+  bool found[kHeldVectors];
 #pragma unroll
   for (int k = 0; k < kHeldVectors; ++k) held[k] = loadAt(p, row, begin + k * vectorStep);
 #pragma unroll
-  for (int k = 0; k < kHeldVectors; ++k) found |= inspect<kOutliers>(p, held[k], mine) << (k * kEight);
+  for (int k = 0; k < kHeldVectors; ++k) found[k] = inspect<kOutliers>(p, held[k], mine);
   for (Index col = begin + sweep; col < p.cols; col += vectorStep) {
     EightValues<T> v = loadAt(p, row, col);
-    mark<kOutliers>(p, row, col, 0, inspect<kOutliers>(p, v, mine));
+    if (inspect<kOutliers>(p, v, mine)) mark<kOutliers>(p, row, col);
   }
 
   const RowStatistics all = combine(mine, warpLargest);
@@ -170,7 +158,10 @@ __device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
     inspect<kOutliers>(p, v, mine);
     storeAt(p, v, row, col, scale);
   }
-  mark<kOutliers>(p, row, begin, vectorStep, found);
+  if (kOutliers == Outliers::kNone) return;
+#pragma unroll
+  for (int k = 0; k < kHeldVectors; ++k)
+    if (found[k]) mark<kOutliers>(p, row, begin + k * vectorStep);
 }
 
 template <typename T, Outliers kOutliers>
