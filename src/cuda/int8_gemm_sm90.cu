@@ -96,20 +96,20 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
       if (chunks <= kPackedSlots) {
         packed.waitFor(chunks);
         if (chunks == 1) {
-          finishGroups<T, kTileQ, kFinish, 1>(a, part, place, own, packed, sums);
+          finishAtOnce<T, kTileQ, kFinish, 1>(a, part, place, own, packed, sums);
         } else {
-          finishGroups<T, kTileQ, kFinish, kPackedSlots>(a, part, place, own, packed, sums);
+          finishAtOnce<T, kTileQ, kFinish, kPackedSlots>(a, part, place, own, packed, sums);
         }
         packed.handBack(chunks);
       } else {
-        finishKept<T, kTileQ, kFinish>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
+        finishKept<T, kTileQ>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
           packed.template addAll<T>(a, own, place, columns, kept);
         });
       }
     } else if (count == 0) {
-      finishGroups<T, kTileQ, kFinish, 0>(a, part, place, own, packed, sums);
+      finishAtOnce<T, kTileQ, kFinish, 0>(a, part, place, own, packed, sums);
     } else {
-      finishKept<T, kTileQ, kFinish>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
+      finishKept<T, kTileQ>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
         addOutliers<kTileQ>(a, part, place, count, shared.gathered[warpgroup], kept);
       });
     }

@@ -161,13 +161,15 @@ struct QuantizedTokens {
   OutlierMarks marks;
   DeviceDecomposedProduct product;  // with no list of outliers
 
-  QuantizedTokens(const QuantizedProduct& p, Scratch& scratch, Context& context)
+  /** \param tensorCores  whether outliers go by them: int8.wgmma */
+  QuantizedTokens(const QuantizedProduct& p, bool tensorCores, Scratch& scratch, Context& context)
       : codes(newCodes(p.x, scratch)), product(decomposed(p)) {
     float* const stats = scratch.array<float>(p.x.rows);
     if (p.w.outlierThreshold > 0) {
       marks.words = scratch.array<std::uint32_t>(markChunks(p.x.rows) * markWords(p.x.cols));
-      marks.claimCount = mostClaims(p.y.rows, p.y.cols);
-      marks.claims = scratch.array<unsigned>(marks.claimCount);
+      marks.clearsOutliers = tensorCores;
+      marks.claimCount = tensorCores ? mostClaims(p.y.rows, p.y.cols) : 0;
+      if (tensorCores) marks.claims = scratch.array<unsigned>(marks.claimCount);
     }
     quantizeInt8Tokens(p.x, p.w.outlierThreshold, codes, stats, marks, context);
     product.activations = {codes.data, codes.stride, stats, nullptr, nullptr};
@@ -254,7 +256,7 @@ void runInt8Stream(const QuantizedProduct& p, Context& c) {
   if (!hasContiguousRows(p.x))
     return quantizeAndRun([](const auto& d, Context& context) { runDecomposedStream(d, context); }, p, c);
   Scratch scratch(c);
-  const QuantizedTokens tokens(p, scratch, c);
+  const QuantizedTokens tokens(p, /*tensorCores=*/false, scratch, c);
   runDecomposedStream(tokens.product, tokens.marks.words, c);
 }
 
@@ -271,7 +273,7 @@ void runInt8Wgmma(const QuantizedProduct& p, Context& c) {
   if (!hasContiguousRows(p.x) || (p.w.outlierThreshold > 0 && !takesPackedOutliers(decomposed(p))))
     return quantizeAndRun([](const auto& d, Context& context) { runDecomposedWgmma(d, context); }, p, c);
   Scratch scratch(c);
-  const QuantizedTokens tokens(p, scratch, c);
+  const QuantizedTokens tokens(p, /*tensorCores=*/true, scratch, c);
   runDecomposedWgmma(tokens.product, tokens.marks, c);
 }
 

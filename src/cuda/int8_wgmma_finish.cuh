@@ -127,8 +127,8 @@ __device__ __forceinline__ void storeSectors(T* to, bool rowThere, const GroupRo
   }
 }
 
-/** v → the epilogue → Y. */
-template <typename T, Finish kFinish>
+/** v → the epilogue → Y. \tparam kAffine  there is one */
+template <typename T, bool kAffine>
 __device__ __forceinline__ void store(const WgmmaArgs& a, const Part& part, const Place& place, int group,
                                       float (&v)[kGroupValues]) {
   const Index firstCol = part.col + kGroupCols * group;
@@ -137,13 +137,14 @@ __device__ __forceinline__ void store(const WgmmaArgs& a, const Part& part, cons
   for (int half = 0; half < 2; ++half) {
     const GroupRow at = {part.row + place.row + 8 * half, firstCol, place.col, left, half};
     const bool there = at.row < a.sizeP;
-    if (kFinish != Finish::kRound && there && !a.plain) finishAffine<T>(a.p.epilogue, at, v);
+    if (kAffine && there) finishAffine<T>(a.p.epilogue, at, v);
     storeSectors<T>(static_cast<T*>(a.p.y.data) + at.row * a.p.y.rowStride + firstCol, there, at, v);
   }
 }
 
-/** A tile, group by group. \tparam kChunks  of packed outliers, that all wait at once */
-template <typename T, int kTileQ, Finish kFinish, int kChunks>
+/** A tile, group by group; without an epilogue by code that has none in between. \tparam kChunks  of packed outliers,
+ * that all wait at once */
+template <typename T, int kTileQ, bool kAffine, int kChunks>
 __device__ __forceinline__ void finishGroups(const WgmmaArgs& a, const Part& part, const Place& place,
                                              const Own<kTileQ>& own, const PackedReader<kTileQ>& packed,
                                              const int (&sums)[kTileQ / 2]) {
@@ -156,12 +157,23 @@ __device__ __forceinline__ void finishGroups(const WgmmaArgs& a, const Part& par
 #pragma unroll
       for (int chunk = 0; chunk < kChunks; ++chunk) packed.template add<T>(a, own, place, group, chunk, v);
     }
-    store<T, kFinish>(a, part, place, group, v);
+    store<T, kAffine>(a, part, place, group, v);
+  }
+}
+
+template <typename T, int kTileQ, Finish kFinish, int kChunks>
+__device__ __forceinline__ void finishAtOnce(const WgmmaArgs& a, const Part& part, const Place& place,
+                                             const Own<kTileQ>& own, const PackedReader<kTileQ>& packed,
+                                             const int (&sums)[kTileQ / 2]) {
+  if (kFinish == Finish::kRound || a.plain) {
+    finishGroups<T, kTileQ, false, kChunks>(a, part, place, own, packed, sums);
+  } else {
+    finishGroups<T, kTileQ, true, kChunks>(a, part, place, own, packed, sums);
   }
 }
 
 /** A tile whose outliers do not wait all at once. \param addOutliers  adds them to KeptValues */
-template <typename T, int kTileQ, Finish kFinish, typename AddOutliers>
+template <typename T, int kTileQ, typename AddOutliers>
 __device__ __forceinline__ void finishKept(const WgmmaArgs& a, const Part& part, const Place& place,
                                            const Own<kTileQ>& own, const int (&sums)[kTileQ / 2],
                                            AddOutliers&& addOutliers) {
@@ -175,7 +187,10 @@ __device__ __forceinline__ void finishKept(const WgmmaArgs& a, const Part& part,
     for (int i = 0; i < kGroupValues; ++i) kept.values[group * kGroupValues + i] = v[i];
   }
   addOutliers(kept);
-  kept.forEachGroup([&](int group, float(&v)[kGroupValues]) { store<T, kFinish>(a, part, place, group, v); });
+  kept.forEachGroup([&](int group, float(&v)[kGroupValues]) {
+    if (a.plain) return store<T, false>(a, part, place, group, v);
+    store<T, true>(a, part, place, group, v);
+  });
 }
 
 /** A tile one value at a time, scaled as on the host. The loops are not unrolled, as 128 copies of an activation's code

@@ -16,7 +16,7 @@
 //          blocks are few and long (8192×4096: 75 us, where the rows alone take 26): there each row sets its bits, in
 //          marks cleared by a launch before, and looks whether they are set first, as atomic operations on a few words
 //          are slow (2048×4096: 17 us without looking). The codes there are the product's business, but that outliers
-//          themselves hold 0.
+//          themselves hold 0 where it wants that.
 // Needs    contiguous rows; 16-byte-aligned ones and 8-byte-aligned rows of codes, or both go one by one.
 #include <eigen_q/src/Int8Codec.h>
 
@@ -62,9 +62,10 @@ struct RowStatistics {
 
 /** What becomes of elements that reach the threshold. */
 enum class Outliers {
-  kNone,  // there is no threshold
-  kMask,  // their columns' bytes are set
-  kTake   // 0 stands in their place, and their columns' bits are set
+  kNone,    // there is no threshold
+  kIgnore,  // their codes are the product's business; strips mark their columns
+  kMask,    // 0 stands in their place, and their columns' bytes are set
+  kTake     // the same, and their columns' bits are set
 };
 
 /** A bit for each of the eight that reaches the threshold. */
@@ -78,16 +79,24 @@ __device__ __forceinline__ std::uint32_t outliersOf(const EightValues<T>& v, flo
   return found;
 }
 
-/** Outliers do not count, and become 0: without branches, as some warp of almost every block holds one.
+/** Outliers do not count, and but for kIgnore become 0: without branches, as some warp of almost every block holds one.
  * \returns whether there are any */
 template <Outliers kOutliers, typename T>
 __device__ __forceinline__ bool inspect(const RowsProblem<T>& p, EightValues<T>& v, RowStatistics& statistics) {
   bool found = false;
-  if (kOutliers != Outliers::kNone) {
-    found = absmaxOf(v) >= p.threshold;
-    clearFrom(v, p.threshold);
+  if (kOutliers == Outliers::kIgnore) {
+    float f[kEight];
+    toFloats(v, f);
+#pragma unroll
+    for (int k = 0; k < kEight; ++k)
+      statistics.largest = fmaxf(statistics.largest, fabsf(f[k]) >= p.threshold ? 0.0f : fabsf(f[k]));
+  } else {
+    if (kOutliers != Outliers::kNone) {
+      found = absmaxOf(v) >= p.threshold;
+      clearFrom(v, p.threshold);
+    }
+    statistics.largest = fmaxf(statistics.largest, absmaxOf(v));
   }
-  statistics.largest = fmaxf(statistics.largest, absmaxOf(v));
   if (p.markNaN) statistics.holdsNaN = statistics.holdsNaN || holdsNaN(v);
   return found;
 }
@@ -158,7 +167,7 @@ __device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
     inspect<kOutliers>(p, v, mine);
     storeAt(p, v, row, col, scale);
   }
-  if (kOutliers == Outliers::kNone) return;
+  if (kOutliers == Outliers::kNone || kOutliers == Outliers::kIgnore) return;
 #pragma unroll
   for (int k = 0; k < kHeldVectors; ++k)
     if (found[k]) mark<kOutliers>(p, row, begin + k * vectorStep);
@@ -286,7 +295,7 @@ void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Code
                         const OutlierMarks& outlierMarks, Context& context) {
   assert(codes.stride >= a.cols && hasContiguousRows(a));
   if (a.rows == 0) return;
-  const bool marks = threshold > 0, rowsMark = marks && a.rows > kStripRows;
+  const bool marks = threshold > 0, rowsMark = marks && outlierMarks.clearsOutliers && a.rows > kStripRows;
   const unsigned strips = marks && !rowsMark ? static_cast<unsigned>(ceilDiv(a.cols, kStripCols)) : 0;
   const unsigned marking = strips * static_cast<unsigned>(markChunks(a.rows));
   if (rowsMark) {
@@ -303,7 +312,10 @@ void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Code
     p.claims = outlierMarks.claims;
     p.claimCount = outlierMarks.claimCount;
     p.rowsMark = rowsMark;
-    launchEarly("quantizeTokens", marks ? quantizeTokens<T, Outliers::kTake> : quantizeTokens<T, Outliers::kNone>,
+    launchEarly("quantizeTokens",
+                !marks                        ? quantizeTokens<T, Outliers::kNone>
+                : outlierMarks.clearsOutliers ? quantizeTokens<T, Outliers::kTake>
+                                              : quantizeTokens<T, Outliers::kIgnore>,
                 shape, context, p, strips, marking);
   });
 }

@@ -86,11 +86,12 @@ struct OutlierMarks {
   std::uint32_t* words = nullptr;  // markChunks(rows) times markWords(cols)
   unsigned* claims = nullptr;      // of the product behind the quantiser, which clears them
   Index claimCount = 0;
+  bool clearsOutliers = false;  // they hold code 0; otherwise whatever code is in their columns stays
 };
 
 /** quantizeInt8Rows in one launch, for a product that follows at once and may read all but its results before it joins
- * the stream: NaN are marked, outlier columns are marked but not listed, and only outliers themselves hold code 0. Rows
- * are contiguous. \param marks  not touched where threshold = 0 */
+ * the stream: NaN are marked, outlier columns are marked but not listed, and the other values there keep their codes.
+ * Rows are contiguous. \param marks  not touched where threshold = 0 */
 void quantizeInt8Tokens(const ConstDenseView& a, float threshold, const Int8Codes& codes, float* rowAbsmax,
                         const OutlierMarks& marks, Context& context);
 

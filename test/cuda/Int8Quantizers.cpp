@@ -154,7 +154,8 @@ std::vector<Index> columnsOf(const std::vector<std::uint32_t>& marks, Index cols
   return found;
 }
 
-/** In one launch; what stands in outlier columns is not told. */
+/** For a product that follows at once; of what stands in outlier columns only the outliers are told, and where asked.
+ */
 BOOST_AUTO_TEST_CASE(tokensAreTheHosts, *needsDevice()) {
   Context context;
   for (const ScalarType scalar : kDeviceScalars)
@@ -163,21 +164,38 @@ BOOST_AUTO_TEST_CASE(tokensAreTheHosts, *needsDevice()) {
       for (const float threshold : {0.0f, 3.0f, 30.0f}) {
         const Sample x(scalar, Values::kGaussian, Layout::kRowMajor, s.rows, s.cols, static_cast<unsigned>(s.cols));
         const Index stride = (s.cols + 15) / 16 * 16;
-        const Index words = gpu::internal::markChunks(s.rows) * gpu::internal::markWords(s.cols);
+        const Index wordCount = gpu::internal::markChunks(s.rows) * gpu::internal::markWords(s.cols);
         const Result expected = onHost(x, Axis::kRows, threshold, true);
         DeviceArray<std::int8_t> codes(count(s.rows * stride));
         DeviceArray<float> absmax(count(s.rows));
-        DeviceArray<std::uint32_t> marks(count(words));
-        gpu::internal::quantizeInt8Tokens(x.device(), threshold, {codes.data(), stride}, absmax.data(), marks.data(),
-                                          context);
-        std::vector<std::int8_t> found = codes.toHost(context);
-        for (const Index c : expected.outliers)
-          for (Index i = 0; i < s.rows; ++i) found[count(i * stride + c)] = 0;
-        const std::string where = x.name() + ", threshold " + std::to_string(threshold);
-        BOOST_TEST(agree(absmax.toHost(context), expected.absmax, where + ", absmax"));
-        BOOST_TEST(agree(found, padded(expected.codes, s.rows, s.cols, stride), where + ", codes"));
-        if (threshold > 0)
-          BOOST_TEST(agree(columnsOf(marks.toHost(context), s.cols), expected.outliers, where + ", outliers"));
+        for (const bool clears : {false, true}) {
+          DeviceArray<std::uint32_t> words(std::vector<std::uint32_t>(count(wordCount), 0xffffffffu));
+          DeviceArray<unsigned> claims(std::vector<unsigned>(7, 1));
+          gpu::internal::OutlierMarks marks;
+          marks.words = words.data();
+          marks.claims = claims.data();
+          marks.claimCount = 7;
+          marks.clearsOutliers = clears;
+          gpu::internal::quantizeInt8Tokens(x.device(), threshold, {codes.data(), stride}, absmax.data(), marks,
+                                            context);
+          std::vector<std::int8_t> found = codes.toHost(context);
+          Index standing = 0;
+          for (const Index c : expected.outliers) {
+            for (Index i = 0; i < s.rows; ++i) {
+              std::int8_t& code = found[count(i * stride + c)];
+              if (clears && std::abs(x.value(i, c)) >= threshold && code != 0) ++standing;
+              code = 0;
+            }
+          }
+          const std::string where =
+              x.name() + ", threshold " + std::to_string(threshold) + (clears ? ", clearing" : "");
+          BOOST_TEST(standing == 0, where << ": " << standing << " outliers have codes");
+          BOOST_TEST(agree(absmax.toHost(context), expected.absmax, where + ", absmax"));
+          BOOST_TEST(agree(found, padded(expected.codes, s.rows, s.cols, stride), where + ", codes"));
+          if (!(threshold > 0)) continue;
+          BOOST_TEST(agree(columnsOf(words.toHost(context), s.cols), expected.outliers, where + ", outliers"));
+          BOOST_TEST(agree(claims.toHost(context), std::vector<unsigned>(7, 0), where + ", claims"));
+        }
       }
 }
 

@@ -110,6 +110,9 @@ class Sample {
   ConstDenseView device() const { return viewAt(m_device->data()); }
   const std::string& name() const { return m_name; }
   Index size() const { return m_rows * m_cols; }
+  double value(Index i, Index j) const {
+    return internal::readScalar(m_host.data(), m_scalar, m_at.first + i * m_at.rowStride + j * m_at.colStride);
+  }
 
  private:
   std::string describe(Values values, Layout layout) const {
