@@ -20,9 +20,9 @@
 // Epilogue 128 values a thread. The scale is r32(sum)·r32(row stat·absmax/127²): three roundings of float beside the
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of
 //          float, and the tile is scaled in double as on the host, as all are that have an activation.
-// Outliers Of 16-bit X, by tensor cores: the sums, as floats in units of absmax/127, take X's columns times W's codes,
-//          a fragment's 16 at a time, in tiles of 128 columns. Others come to shared memory eight at a time and are
-//          added with fmaf, in ascending order.
+// Outliers Of 16-bit X, by tensor cores: X's columns times W's codes, a fragment's 16 at a time, gathered by the third
+//          warpgroup's idle warps (int8_wgmma_pack.cuh), are added to the scaled sums. Others come to shared memory
+//          eight at a time and are added with fmaf, in ascending order.
 // Needs    sm_90a, k ≤ 2¹⁷, rows of W at 16-byte boundaries (the copy engine). It fills what it copies from beyond the
 //          matrix with zeros, so that no size need be a multiple of anything.
 #include <cuda.h>
