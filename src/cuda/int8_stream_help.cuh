@@ -4,7 +4,6 @@
 #ifndef EIGENQ_CUDA_INT8_STREAM_HELP_CUH
 #define EIGENQ_CUDA_INT8_STREAM_HELP_CUH
 
-#include "int8_scale.cuh"
 #include "int8_stream_sm90.cuh"
 #include "outlier_marks.cuh"
 
@@ -27,18 +26,8 @@ static_assert(markChunks(kMostTokens) == 1, "list() looks at one chunk");
 /** Lists the first outliers, by a warp. */
 template <int kTokens>
 __device__ __forceinline__ void list(const StreamArgs& a, Outliers<kTokens>& to) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  int count = 0;
-  if (a.marks) {
-    count = listMarked(a.marks, 1, a.p.w.cols, [&](int o, int k) {
-      a.columns[o] = k;
-      if (o < kMostGathered) to.columns[o] = k;
-    });
-  } else {
-    count = outlierCount(a.p.activations);
-    for (int o = lane; o < min(count, kMostGathered); o += 32) to.columns[o] = a.p.activations.outliers[o];
-  }
-  if (lane == 0) to.count = count;
+  const int count = listOutliers<8, 8>(a.p, a.marks, 1, a.columns, to.columns);
+  if (threadIdx.x % 32 == 0) to.count = count;
 }
 
 // Loads of a batch go out together only where no branch stands between them: what is not there is read elsewhere and

@@ -42,16 +42,7 @@ __device__ __forceinline__ void initPacked(PackedChunks<kTileQ>& packed) {
 template <int kTileQ>
 __device__ __forceinline__ void listColumns(const WgmmaArgs& a, PackedChunks<kTileQ>& packed) {
   const int lane = static_cast<int>(threadIdx.x % 32);
-  int count = 0;
-  if (a.marks) {
-    count = listMarked<4, 8>(a.marks, markChunks(a.p.x.rows), a.p.w.cols, [&](int o, int k) {
-      a.columns[o] = k;
-      if (o < kHeldColumns) packed.columns[o] = k;
-    });
-  } else {
-    count = outlierCount(a.p.activations);
-    for (int o = lane; o < min(count, kHeldColumns); o += 32) packed.columns[o] = a.p.activations.outliers[o];
-  }
+  const int count = listOutliers<4, 8>(a.p, a.marks, markChunks(a.p.x.rows), a.columns, packed.columns);
   if (lane == 0) packed.count = count;
   __syncwarp();
   // Behind the last column the last again, up to a multiple of four.

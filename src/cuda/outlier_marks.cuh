@@ -4,6 +4,7 @@
 #ifndef EIGENQ_CUDA_OUTLIER_MARKS_CUH
 #define EIGENQ_CUDA_OUTLIER_MARKS_CUH
 
+#include "int8_scale.cuh"
 #include "quantizers.h"
 
 namespace EigenQ {
@@ -13,7 +14,7 @@ namespace internal {
 /** Calls put(number, column) for every column that is marked in any of the chunks, numbers in ascending order of
  * columns, by the lanes of a warp: a lane takes kWords neighbouring words, of kAtOnce chunks at once.
  * \returns how many there are */
-template <int kWords = 8, int kAtOnce = 8, typename Put>
+template <int kWords, int kAtOnce, typename Put>
 __device__ __forceinline__ int listMarked(const std::uint32_t* marks, Index chunks, Index cols, Put&& put) {
   static_assert(kWords == 4 || kWords == 8, "which divide markWords()");
   const int lane = static_cast<int>(threadIdx.x % 32), words = static_cast<int>(markWords(cols));
@@ -50,6 +51,22 @@ __device__ __forceinline__ int listMarked(const std::uint32_t* marks, Index chun
     }
   }
   return listed;
+}
+
+/** The outlier columns of a product, by a warp: the first ones in \a held, and where marks tell them, all in \a
+ * columns. \param marks  null: the product lists them \returns how many there are */
+template <int kWords, int kAtOnce, int kHeld>
+__device__ __forceinline__ int listOutliers(const DeviceDecomposedProduct& p, const std::uint32_t* marks, Index chunks,
+                                            int* columns, int (&held)[kHeld]) {
+  if (marks) {
+    return listMarked<kWords, kAtOnce>(marks, chunks, p.w.cols, [&](int o, int k) {
+      columns[o] = k;
+      if (o < kHeld) held[o] = k;
+    });
+  }
+  const int count = outlierCount(p.activations);
+  for (int o = static_cast<int>(threadIdx.x % 32); o < min(count, kHeld); o += 32) held[o] = p.activations.outliers[o];
+  return count;
 }
 
 }  // namespace internal
