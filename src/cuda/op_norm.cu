@@ -2,9 +2,8 @@
 // RMSNorm and LayerNorm of every token, and their pullbacks.
 //
 //   column t │ pack │ pack │ …    one block a token: its sums, then its entries. Columns of up to two packs a thread
-//   stay in
-//                                 registers, and each block fetches its next one before it sums (op_column_packs.cuh);
-//                                 longer ones are in L1 or L2 by then
+//                                 stay in registers, and each block fetches its next one before it sums
+//                                 (op_column_packs.cuh); longer ones are in L1 or L2 by then
 //
 // Traffic  forward reads x once from memory and writes y; backward reads x and dy and writes dx, and reads x and dy
 //          once more for the gradients of gain and bias (op_row_sums.cuh). Memory is the limit.
