@@ -21,6 +21,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
 namespace EigenQ {
 namespace {
 
@@ -203,9 +207,30 @@ class Pool {
   bool m_stop = false;
 };
 
+/** The pool of this process, and those of the processes it was forked from: their threads are not here, maybe a mutex
+ * is held by one of them, and nobody is left to be joined. They stay as they are. */
+struct Pools {
+  Pool pool;
+  Pools* ofParent = nullptr;
+};
+Pools* g_pools = nullptr;
+
+class PoolsOfProcess {
+ public:
+  PoolsOfProcess() {
+    g_pools = new Pools;
+#if defined(__unix__) || defined(__APPLE__)
+    if (pthread_atfork(nullptr, nullptr, [] { g_pools = new Pools{{}, g_pools}; }) != 0) throw std::bad_alloc();
+#endif
+  }
+  ~PoolsOfProcess() { delete std::exchange(g_pools, nullptr); }
+  PoolsOfProcess(const PoolsOfProcess&) = delete;
+  PoolsOfProcess& operator=(const PoolsOfProcess&) = delete;
+};
+
 Pool& pool() {
-  static Pool instance;
-  return instance;
+  static const PoolsOfProcess pools;
+  return g_pools->pool;
 }
 
 /** Runs a job on somebody else's pool. */

@@ -9,8 +9,8 @@ namespace EigenQ {
 
 /** Most threads a kernel may use, the caller's included. Results do not depend on it. At first: EIGENQ_NUM_THREADS; or
  * as many as Eigen uses, where the program is compiled so that Eigen has threads (Eigen::setNbThreads, OpenMP); or the
- * number of cores. Kernels on the library's own threads use no more than there are cores. Throws std::invalid_argument
- * where EIGENQ_NUM_THREADS is no number. */
+ * number of cores. Kernels on the library's own threads use no more than there are cores; a child of fork() has its
+ * own. Throws std::invalid_argument where EIGENQ_NUM_THREADS is no number. */
 int maxThreads();
 
 /** \a threads < 1 restores the initial choice. */

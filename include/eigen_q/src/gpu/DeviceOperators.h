@@ -7,6 +7,10 @@
 #include "DeviceQuantizedBase.h"
 
 namespace EigenQ {
+
+template <typename Derived>
+class QuantizedBase;  // on the host: not to be mixed with what is here
+
 namespace gpu {
 namespace internal {
 
