@@ -4,6 +4,8 @@
 
 // Member functions of Tape, Var and Operand. Included by Tape.h only.
 
+#include <utility>
+
 namespace EigenQ {
 namespace ad {
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../../device/DevicePlace.h"
 #include "../Weight.h"
 
 namespace EigenQ {

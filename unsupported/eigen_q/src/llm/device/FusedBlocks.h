@@ -8,6 +8,8 @@
 
 #include <eigen_q/src/gpu/DecoderKernels.h>
 
+#include "../../ops/device/cached_attention.h"
+#include "../../ops/device/helpers.h"
 #include "../DecodeStep.h"
 #include "DeviceWeight.h"
 
