@@ -21,8 +21,8 @@ namespace {
 constexpr int kMostDepth = 128;
 
 // H200, bf16, 4096×4096 of Y by 16, 64 and 128: 23.1, 24.6 and 30.3 us; with 256 rows of A a block 23.1, 25.2 and 31.4,
-// 512 24.8, 27.9 and 35.3; Y by cp.async through a ring of stages 30, 31 to 33 and 36 to 37. Reading and writing Y alone
-// takes 18.2.
+// 512 24.8, 27.9 and 35.3; Y by cp.async through a ring of stages 30, 31 to 33 and 36 to 37. Reading and writing Y
+// alone takes 18.2.
 template <int kDepth>
 using TilesFor = update::Tiles<kDepth, 2, 8, 2>;
 

@@ -11,12 +11,11 @@
 //          read again, from L2. An outlier anywhere empties its column, and when a row is encoded nobody knows the
 //          columns yet: with a threshold they are cleared afterwards, a few bytes a row, instead of reading X twice.
 // Tokens   For a product that follows at once, launches count. Up to 1024 rows, further blocks of the same launch read
-// X
-//          once more, in strips of 256 columns by a chunk of rows, for the marks of outlier columns. Of more rows these
-//          blocks are few and long (8192×4096: 75 us, where the rows alone take 26): there each row sets its bits, in
-//          marks cleared by a launch before, and looks whether they are set first, as atomic operations on a few words
-//          are slow (2048×4096: 17 us without looking). The codes there are the product's business, but that outliers
-//          themselves hold 0 where it wants that.
+//          them once more, in strips of 256 columns by a chunk of rows, for the marks of outlier columns. Of more rows
+//          these blocks are few and long (8192×4096: 75 us, where the rows alone take 26): there each row sets its
+//          bits, in marks cleared by a launch before, and looks whether they are set first, as atomic operations on a
+//          few words are slow (2048×4096: 17 us without looking). The codes there are the product's business, but that
+//          outliers themselves hold 0 where it wants that.
 // Needs    contiguous rows; 16-byte-aligned ones and 8-byte-aligned rows of codes, or both go one by one.
 #include <eigen_q/src/Int8Codec.h>
 
