@@ -147,7 +147,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x >= kConsumers) {
     ptx::giveRegisters<kPacked ? 88 : 40>();
     if (threadIdx.x == kConsumers) produce<kTileQ>(mapP, mapQ, a, shared);
-    if (kPacked && threadIdx.x >= kConsumers + 32) pack<T, kTileQ>(a, shared.packed);
+    if constexpr (kPacked) {
+      if (threadIdx.x >= kConsumers + 32) pack<T, kTileQ>(a, shared.packed);
+    }
     __syncwarp();
   } else {
     ptx::takeRegisters<kPacked ? 208 : 232>();
