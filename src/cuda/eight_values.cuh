@@ -105,14 +105,15 @@ __device__ __forceinline__ void fromFloats(const float (&f)[kEight], EightValues
   for (int k = 0; k < kEight / 2; ++k) v.word[k] = packPair<T>(f[2 * k], f[2 * k + 1]);
 }
 
-/** Values whose magnitude reaches \a threshold become 0; NaN does not. */
+/** Values whose bit is set become 0. */
 template <typename T>
-__device__ __forceinline__ void clearFrom(EightValues<T>& v, float threshold) {
-  float f[kEight];
-  toFloats(v, f);
+__device__ __forceinline__ void clearValues(EightValues<T>& v, std::uint32_t which) {
+  constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
 #pragma unroll
-  for (int k = 0; k < kEight; ++k) f[k] = fabsf(f[k]) >= threshold ? 0.0f : f[k];
-  fromFloats(f, v);
+  for (int k = 0; k < kEight; ++k) {
+    const std::uint32_t bits = kPerWord == 1 ? 0xffffffffu : 0xffffu << (k % kPerWord * 16);
+    if (which >> k & 1) v.word[k / kPerWord] &= ~bits;
+  }
 }
 
 /** Stores those of the eight values that lie before \a count. */

@@ -30,7 +30,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr Index kMostBlocks = Index{1} << 30;  // of the first grid dimension; larger work loops
 
-constexpr int kPacksInFlight = 2;  // of a thread: with one, a copy of 64 MiB reaches 79 % of the bandwidth
+constexpr int kPacksInFlight = 2;  // of a thread: a copy of 64 MiB moves 3.7 TB/s, with one 3.3 (H200)
 
 constexpr int kTile = 64;
 constexpr int kTileRows = kThreads / 32;  // rows of a tile that a block moves at a time, by halves

@@ -206,8 +206,9 @@ struct Launch {
     }
     const Index rows = args.heights * args.blocks * kTileP + args.tilesQ * tileQ;
     args.sharedRows = scratch->array<PackedRow>(rows * (kMostShared / kPackedAtOnce));
-    if (args.claims) return;
     const Index claims = args.heights * args.blocks + args.tilesQ;
+    assert(claims <= mostClaims(args.p.y.rows, args.p.y.cols));
+    if (args.claims) return;
     args.claims = scratch->array<unsigned>(claims);
     EIGENQ_CUDA_CHECK(
         cudaMemsetAsync(args.claims, 0, static_cast<std::size_t>(claims) * sizeof(unsigned), context.stream()));

@@ -5,7 +5,7 @@
 //   table           │ cos, sin of column `position`, h = headDim/2 values each, in L2 for all heads and tokens
 //
 // A thread turns a pack of pairs: 16 bytes of each half of the head, or 32 bytes of neighbours; one pair where heads or
-// columns are not made of packs. Traffic: x and y once; 6 FLOP a pair, so memory is the limit.
+// columns are not made of packs, or of a single token. Traffic: x and y once; 6 FLOP a pair, so memory is the limit.
 #include "op_rope.cuh"
 
 namespace EigenQ {

@@ -78,11 +78,11 @@ __device__ __forceinline__ std::uint32_t outliersOf(const EightValues<T>& v, flo
   return found;
 }
 
-/** Outliers do not count, and but for kIgnore become 0: without branches, as some warp of almost every block holds one.
- * \returns whether there are any */
+/** \returns which of the eight are outliers, but for kIgnore: these do not count, and become 0. */
 template <Outliers kOutliers, typename T>
-__device__ __forceinline__ bool inspect(const RowsProblem<T>& p, EightValues<T>& v, RowStatistics& statistics) {
-  bool found = false;
+__device__ __forceinline__ std::uint32_t inspect(const RowsProblem<T>& p, EightValues<T>& v,
+                                                 RowStatistics& statistics) {
+  std::uint32_t found = 0;
   if (kOutliers == Outliers::kIgnore) {
     float f[kEight];
     toFloats(v, f);
@@ -90,33 +90,40 @@ __device__ __forceinline__ bool inspect(const RowsProblem<T>& p, EightValues<T>&
     for (int k = 0; k < kEight; ++k)
       statistics.largest = fmaxf(statistics.largest, fabsf(f[k]) >= p.threshold ? 0.0f : fabsf(f[k]));
   } else {
-    if (kOutliers != Outliers::kNone) {
-      found = absmaxOf(v) >= p.threshold;
-      clearFrom(v, p.threshold);
+    float largest = absmaxOf(v);
+    if (kOutliers != Outliers::kNone && largest >= p.threshold) {
+      found = outliersOf(v, p.threshold);
+      clearValues(v, found);
+      largest = absmaxOf(v);
     }
-    statistics.largest = fmaxf(statistics.largest, absmaxOf(v));
+    statistics.largest = fmaxf(statistics.largest, largest);
   }
   if (p.markNaN) statistics.holdsNaN = statistics.holdsNaN || holdsNaN(v);
   return found;
 }
 
-template <typename T>
-__device__ __forceinline__ EightValues<T> loadAt(const RowsProblem<T>& p, Index row, Index col) {
-  return loadEight(p.values + row * p.rowStride + col, p.cols - col, p.alignedValues);
-}
-
-/** Marks the columns of the outliers among eight values, behind all else that a row needs: bits are looked at before
- * they are set. */
+/** Marks the columns of up to four times eight values, \a step apart; a byte of \a found each. Behind all else that a
+ * row needs, as bits are looked at before they are set, all at once. */
 template <Outliers kOutliers, typename T>
-__device__ __forceinline__ void mark(const RowsProblem<T>& p, Index row, Index col) {
-  const std::uint32_t found = outliersOf(loadAt(p, row, col), p.threshold);
+__device__ __forceinline__ void mark(const RowsProblem<T>& p, Index row, Index col, Index step, std::uint32_t found) {
+  if (found == 0) return;
   if (kOutliers == Outliers::kMask) {
-    for (std::uint32_t left = found; left; left &= left - 1)
-      p.outlierMask[col + __ffs(static_cast<int>(left)) - 1] = 1;  // by any number of threads, the same value
+    for (; found; found &= found - 1) {
+      const int bit = __ffs(static_cast<int>(found)) - 1;
+      p.outlierMask[col + bit / kEight * step + bit % kEight] = 1;  // by any number of threads, the same value
+    }
   } else if (p.rowsMark) {
-    std::uint32_t* const word = p.outlierMarks + row % markChunks(p.rows) * markWords(p.cols) + col / 32;
-    const std::uint32_t bits = found << (col % 32);
-    if ((__ldcg(word) & bits) != bits) atomicOr(word, bits);
+    std::uint32_t* const marks = p.outlierMarks + row % markChunks(p.rows) * markWords(p.cols);
+    std::uint32_t old[kHeldVectors], bits[kHeldVectors];
+#pragma unroll
+    for (int k = 0; k < kHeldVectors; ++k) {
+      const Index at = col + k * step;
+      bits[k] = (found >> (k * kEight) & 0xff) << (at % 32);
+      old[k] = bits[k] ? __ldcg(marks + at / 32) : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kHeldVectors; ++k)
+      if ((old[k] & bits[k]) != bits[k]) atomicOr(marks + (col + k * step) / 32, bits[k]);
   }
 }
 
@@ -133,6 +140,11 @@ __device__ __forceinline__ RowStatistics combine(RowStatistics mine, float (&war
 }
 
 template <typename T>
+__device__ __forceinline__ EightValues<T> loadAt(const RowsProblem<T>& p, Index row, Index col) {
+  return loadEight(p.values + row * p.rowStride + col, p.cols - col, p.alignedValues);
+}
+
+template <typename T>
 __device__ __forceinline__ void storeAt(const RowsProblem<T>& p, const EightValues<T>& v, Index row, Index col,
                                         float scale) {
   std::uint8_t* const to = reinterpret_cast<std::uint8_t*>(p.codes.data) + row * p.codes.stride + col;
@@ -146,14 +158,14 @@ __device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
   const Index begin = static_cast<Index>(threadIdx.x) * kEight;
   EightValues<T> held[kHeldVectors];
   RowStatistics mine;
-  bool found[kHeldVectors];
+  std::uint32_t found = 0;
 #pragma unroll
   for (int k = 0; k < kHeldVectors; ++k) held[k] = loadAt(p, row, begin + k * vectorStep);
 #pragma unroll
-  for (int k = 0; k < kHeldVectors; ++k) found[k] = inspect<kOutliers>(p, held[k], mine);
+  for (int k = 0; k < kHeldVectors; ++k) found |= inspect<kOutliers>(p, held[k], mine) << (k * kEight);
   for (Index col = begin + sweep; col < p.cols; col += vectorStep) {
     EightValues<T> v = loadAt(p, row, col);
-    if (inspect<kOutliers>(p, v, mine)) mark<kOutliers>(p, row, col);
+    mark<kOutliers>(p, row, col, 0, inspect<kOutliers>(p, v, mine));
   }
 
   const RowStatistics all = combine(mine, warpLargest);
@@ -166,10 +178,7 @@ __device__ __forceinline__ void quantizeRow(const RowsProblem<T>& p, Index row,
     inspect<kOutliers>(p, v, mine);
     storeAt(p, v, row, col, scale);
   }
-  if (kOutliers == Outliers::kNone || kOutliers == Outliers::kIgnore) return;
-#pragma unroll
-  for (int k = 0; k < kHeldVectors; ++k)
-    if (found[k]) mark<kOutliers>(p, row, begin + k * vectorStep);
+  mark<kOutliers>(p, row, begin, vectorStep, found);
 }
 
 template <typename T, Outliers kOutliers>
