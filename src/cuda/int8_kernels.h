@@ -30,7 +30,8 @@ const char* refuseDecomposedWgmma(const DeviceDecomposedProduct& p, const Contex
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, Context& context);
 /** Behind quantizeInt8Tokens(), as above. Marks only where takesPackedOutliers(). */
 void runDecomposedWgmma(const DeviceDecomposedProduct& p, const OutlierMarks& marks, Context& context);
-/** Claims that int8.wgmma needs at most for a result of that size: one for each 128 rows of a side, and what is over. */
+/** Claims that int8.wgmma needs at most for a result of that size: one for each 128 rows of a side, and what is over.
+ */
 constexpr Index mostClaims(Index rows, Index cols) { return rows / 128 + cols / 128 + 4; }
 /** Whether the product's outliers may be multiplied by tensor cores of its scalar type. */
 bool takesPackedOutliers(const DeviceDecomposedProduct& p);
