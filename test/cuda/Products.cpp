@@ -224,7 +224,7 @@ BOOST_AUTO_TEST_CASE(denseProductsWithEveryEpilogue) {
   expectRuns(counts, {"mma.update", "cublaslt", "reference"});
 }
 
-// Around mma.update's patches of 64×16, tiles of 256 rows and 32, 64 and 128 values of a sum: A and B in every layout,
+// Around mma.update's patches of 64×16, tiles of 128 rows and 32, 64 and 128 values of a sum: A and B in every layout,
 // Y's rows or columns aligned, ending short of 16 bytes, or misaligned, added to itself or to another matrix.
 BOOST_AUTO_TEST_CASE(updatesOfEveryDepth) {
   Context context;
