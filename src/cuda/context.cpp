@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 #include <algorithm>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 
 #include "architectures.h"
@@ -65,18 +66,36 @@ std::uint64_t StreamHandle::captureId() const {
   return status == cudaStreamCaptureStatusNone ? 0 : id;
 }
 
+void StreamHandle::beginCapture() {
+  const DeviceGuard guard(m_device);
+  const std::lock_guard<std::mutex> lock(m_mutex);
+  if (!isCapturing()) {
+    if (!m_beforeCapture) m_beforeCapture = std::make_unique<Event>();
+    EIGENQ_CUDA_CHECK(cudaEventRecord(m_beforeCapture->get(), m_stream));
+  }
+  EIGENQ_CUDA_CHECK(cudaStreamBeginCapture(m_stream, cudaStreamCaptureModeThreadLocal));
+  m_capture = captureId();
+}
+
+void StreamHandle::waitFor(const Event& event) const {
+  const DeviceGuard guard(m_device);
+  EIGENQ_CUDA_CHECK(cudaStreamWaitEvent(m_stream, event.get(), 0));
+}
+
 void StreamHandle::waitFor(const StreamHandle& other) const {
   if (m_stream == other.m_stream && m_device == other.m_device) return;
-  cudaEvent_t event = nullptr;
-  {
-    const DeviceGuard guard(other.m_device);
-    EIGENQ_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    EIGENQ_CUDA_CHECK(cudaEventRecord(event, other.m_stream));
+  const std::lock_guard<std::mutex> lock(other.m_mutex);
+  const std::uint64_t capture = other.captureId();
+  if (capture != 0 && capture != captureId()) {
+    if (capture == other.m_capture) return waitFor(*other.m_beforeCapture);
+    throw std::logic_error(
+        "EigenQ::gpu: a stream has to wait for one that is being captured in a graph: record with gpu::Graph, which "
+        "keeps what the stream held before, or wait until the capture is over");
   }
-  const DeviceGuard guard(m_device);
-  const cudaError_t waited = cudaStreamWaitEvent(m_stream, event, 0);
-  (void)cudaEventDestroy(event);  // takes effect once the wait is over
-  EIGENQ_CUDA_CHECK(waited);
+  const DeviceGuard guard(other.m_device);
+  const Event event;
+  EIGENQ_CUDA_CHECK(cudaEventRecord(event.get(), other.m_stream));
+  waitFor(event);
 }
 
 void* allocate(const StreamHandle& stream, std::size_t bytes) {

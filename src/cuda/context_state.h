@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "check.h"
@@ -36,6 +37,21 @@ class DeviceGuard {
   bool m_changed = false;
 };
 
+/** An event of the current device; without times if nothing else is said. */
+class Event {
+ public:
+  explicit Event(unsigned flags = cudaEventDisableTiming) {
+    EIGENQ_CUDA_CHECK(cudaEventCreateWithFlags(&m_event, flags));
+  }
+  ~Event() { (void)cudaEventDestroy(m_event); }  // a destructor cannot report
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return m_event; }
+
+ private:
+  cudaEvent_t m_event = nullptr;
+};
+
 /** A stream, owned or borrowed. Memory that was last used on it keeps it alive. */
 class StreamHandle {
  public:
@@ -49,13 +65,22 @@ class StreamHandle {
   cudaStream_t get() const { return m_stream; }
   bool isCapturing() const { return captureId() != 0; }
   std::uint64_t captureId() const;
-  /** Work queued on this stream from now on runs after what \a other holds by now. Nothing where they are the same. */
+  /** Begins to record this thread's work on the stream in a graph. */
+  void beginCapture();
+  /** Work queued on this stream from now on runs after what \a other holds by now, or held when beginCapture() began a
+   * capture that is still going on: an event of a captured stream would draw this one into the capture. Nothing where
+   * they are the same. Throws std::logic_error where somebody else is capturing \a other. */
   void waitFor(const StreamHandle& other) const;
 
  private:
+  void waitFor(const Event& event) const;
+
   int m_device;
   cudaStream_t m_stream = nullptr;
   bool m_owned = true;
+  mutable std::mutex m_mutex;  // held while a capture begins, and while others ask whether one is going on
+  std::unique_ptr<Event> m_beforeCapture;
+  std::uint64_t m_capture = 0;  // the one that m_beforeCapture precedes
 };
 
 /** Stream-ordered memory from the device's pool. Throws CudaOutOfMemory. */

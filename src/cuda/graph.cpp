@@ -12,10 +12,7 @@
 namespace EigenQ {
 namespace gpu {
 
-void Graph::begin(Context& context) {
-  const internal::DeviceGuard guard(context.device());
-  EIGENQ_CUDA_CHECK(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal));
-}
+void Graph::begin(Context& context) { context.state().stream->beginCapture(); }
 
 void Graph::abandon(Context& context) noexcept {
   cudaGraph_t graph = nullptr;

@@ -197,18 +197,6 @@ class TemporaryMemory {
   void* m_data;
 };
 
-class Event {
- public:
-  Event() { EIGENQ_CUDA_CHECK(cudaEventCreate(&m_event)); }
-  ~Event() { (void)cudaEventDestroy(m_event); }  // a destructor cannot report
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return m_event; }
-
- private:
-  cudaEvent_t m_event = nullptr;
-};
-
 /** Times candidates of one product on its own operands. */
 class Stopwatch {
  public:
@@ -233,7 +221,7 @@ class Stopwatch {
   Problem& m_problem;
   ContextState& m_state;
   TemporaryMemory m_workspace;
-  Event m_begin, m_end;
+  Event m_begin{cudaEventDefault}, m_end{cudaEventDefault};
 };
 
 /** The best of \a candidates. The first run of each loads its kernel and does not count; who is then a quarter slower

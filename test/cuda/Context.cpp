@@ -2,6 +2,7 @@
 #define BOOST_TEST_MODULE Context
 #include <boost/test/unit_test.hpp>
 
+#include <future>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -196,6 +197,43 @@ BOOST_AUTO_TEST_CASE(aGraphReadsWhatItsStreamHasReadBefore, *needsDevice()) {
   y.setZero(reader);
   graph.launch();
   BOOST_TEST((y.toHost(reader) == x + x));
+}
+
+BOOST_AUTO_TEST_CASE(aStreamIsReadWhileAnotherThreadRecordsIt, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  DeviceMatrix<float> d(300, 200, writer), sum(300, 200, writer), twice(300, 200, writer);
+  const Busy busy(writer);
+  d.view().copyFromHost(x, writer);  // what the reader waits for
+  MatrixXf seen;
+  gpu::Graph graph(writer, [&] {
+    sum.device(writer) = d + d;
+    seen = std::async(std::launch::async, [&] {
+             DeviceMatrix<float> copy;
+             copy.device(reader) = d + d;
+             return MatrixXf(copy.toHost(reader));
+           }).get();
+    twice.device(writer) = sum + sum;  // the recording goes on
+  });
+  BOOST_TEST((seen == x + x));
+  graph.launch();
+  BOOST_TEST((twice.toHost(writer) == 4 * x));
+}
+
+BOOST_AUTO_TEST_CASE(aStreamThatSomebodyElseCapturesIsRefused, *needsDevice()) {
+  Context writer, reader;
+  const MatrixXf x = MatrixXf::Random(8, 8);
+  const auto d = DeviceMatrix<float>::fromHost(x, writer);
+  BOOST_TEST_REQUIRE(cudaStreamBeginCapture(writer.stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  DeviceMatrix<float> copy;
+  BOOST_CHECK_EXCEPTION(copy.device(reader) = d + d, std::logic_error, [](const std::logic_error& e) {
+    return std::string(e.what()).find("being captured") != std::string::npos;
+  });
+  cudaGraph_t graph = nullptr;
+  BOOST_TEST(cudaStreamEndCapture(writer.stream(), &graph) == cudaSuccess);
+  cudaGraphDestroy(graph);
+  copy.device(reader) = d + d;
+  BOOST_TEST((copy.toHost(reader) == x + x));
 }
 
 BOOST_AUTO_TEST_CASE(readersWaitForGraphsOfTheWriter, *needsDevice()) {

@@ -65,7 +65,9 @@ class Context {
 
   /** Waits until everything queued has run. Throws CudaError where a kernel has failed. */
   void synchronize();
-  /** What this context queues from now on runs after all that \a other has queued so far. */
+  /** What this context queues from now on runs after all that \a other has queued so far, or had queued when a
+   * gpu::Graph began that another thread is recording there. Throws std::logic_error where somebody else captures the
+   * stream of \a other. */
   void waitFor(const Context& other);
 
   internal::ContextState& state() { return *m_state; }
