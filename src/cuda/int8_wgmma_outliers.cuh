@@ -87,8 +87,7 @@ class PackedReader {
       handBack();
     }
   }
-  /** Takes a tile's chunks without looking at them.
-eturns how many columns there are */
+  /** Takes a tile's chunks without looking at them. \returns how many columns there are */
   __device__ __forceinline__ int skip() {
     const int count = waitForCount();
     for (int first = 0; first < count; first += kPackedAtOnce) {
