@@ -224,8 +224,8 @@ BOOST_AUTO_TEST_CASE(aStreamThatSomebodyElseCapturesIsRefused, *needsDevice()) {
   Context writer, reader;
   const MatrixXf x = MatrixXf::Random(8, 8);
   const auto d = DeviceMatrix<float>::fromHost(x, writer);
+  DeviceMatrix<float> copy(8, 8, reader);
   BOOST_TEST_REQUIRE(cudaStreamBeginCapture(writer.stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-  DeviceMatrix<float> copy;
   BOOST_CHECK_EXCEPTION(copy.device(reader) = d + d, std::logic_error, [](const std::logic_error& e) {
     return std::string(e.what()).find("being captured") != std::string::npos;
   });
