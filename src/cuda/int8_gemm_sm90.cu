@@ -20,9 +20,10 @@
 // Epilogue 128 values a thread. The scale is r32(sum)·r32(row stat·absmax/127²): three roundings of float beside the
 //          host's one. Where a statistic of the tile is outside [2⁻⁴⁰, 2⁴⁰], products of two might leave the range of
 //          float, and the tile is scaled in double as on the host, as all are that have an activation.
-// Outliers Of 16-bit X, by tensor cores: X's columns times W's codes, a fragment's 16 at a time, gathered by the third
-//          warpgroup's idle warps (int8_wgmma_pack.cuh), are added to the scaled sums. Others come to shared memory
-//          eight at a time and are added with fmaf, in ascending order.
+// Outliers Of 16-bit X, by tensor cores: X's columns times W's codes, 16 at a time, gathered by the third warpgroup's idle
+//          warps (int8_wgmma_pack.cuh), are added to the sums once these are floats times X's unit; W's unit follows, so
+//          that there are four roundings. Others come to shared memory eight at a time and are added with fmaf, in
+//          ascending order.
 // Needs    sm_90a, k ≤ 2¹⁷, rows of W at 16-byte boundaries (the copy engine). It fills what it copies from beyond the
 //          matrix with zeros, so that no size need be a multiple of anything.
 #include <cuda.h>
@@ -44,6 +45,7 @@ namespace {
 using namespace wgmma;
 
 constexpr int kThreads = kConsumers + kGroup;
+
 /** The copying thread. Of two blocks, each copies its rows of P and half of Q's, these to both. */
 template <int kTileQ>
 __device__ __forceinline__ void produce(const CUtensorMap& mapP, const CUtensorMap& mapQ, const WgmmaArgs& a,
@@ -92,22 +94,9 @@ __device__ __forceinline__ void consume(const WgmmaArgs& a, SharedMemory<kTileQ>
       continue;
     }
     if constexpr (kFinish == Finish::kPacked) {
-      const int columns = packed.waitForCount(), chunks = (columns + kPackedAtOnce - 1) / kPackedAtOnce;
-      if (chunks <= kPackedSlots) {
-        packed.waitFor(chunks);
-        if (chunks == 1) {
-          finishAtOnce<T, kTileQ, kFinish, 1>(a, part, place, own, packed, sums);
-        } else {
-          finishAtOnce<T, kTileQ, kFinish, kPackedSlots>(a, part, place, own, packed, sums);
-        }
-        packed.handBack(chunks);
-      } else {
-        finishKept<T, kTileQ>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
-          packed.template addAll<T>(a, own, place, columns, kept);
-        });
-      }
+      finishPacked<T, kTileQ>(a, part, place, own, packed, sums);
     } else if (count == 0) {
-      finishAtOnce<T, kTileQ, kFinish, 0>(a, part, place, own, packed, sums);
+      finishAtOnce<T, kTileQ, kFinish>(a, part, place, own, sums);
     } else {
       finishKept<T, kTileQ>(a, part, place, own, sums, [&](KeptValues<kTileQ>& kept) {
         addOutliers<kTileQ>(a, part, place, count, shared.gathered[warpgroup], kept);
@@ -142,17 +131,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   meetBlocks(a);
   ptx::allowNextKernel();
   ptx::waitForLastKernel();
-  // Registers: 168 a thread at the start; 128·40 + 256·232 fit in 65536, and so do 128·88 + 256·208.
+  // Registers: 168 a thread at the start, 384·168 = 128·40 + 256·232 = 128·120 + 256·192.
   constexpr bool kPacked = kFinish == Finish::kPacked;
   if (threadIdx.x >= kConsumers) {
-    ptx::giveRegisters<kPacked ? 88 : 40>();
+    ptx::giveRegisters<kPacked ? 120 : 40>();
     if (threadIdx.x == kConsumers) produce<kTileQ>(mapP, mapQ, a, shared);
     if constexpr (kPacked) {
       if (threadIdx.x >= kConsumers + 32) pack<T, kTileQ>(a, shared.packed);
     }
     __syncwarp();
   } else {
-    ptx::takeRegisters<kPacked ? 208 : 232>();
+    ptx::takeRegisters<kPacked ? 192 : 232>();
     consume<T, kTileQ, kFinish>(a, shared);
   }
   if (a.blocks > 1) ptx::meetCluster();  // the other block neither arrives nor copies here any more
@@ -205,7 +194,7 @@ struct Launch {
       return;
     }
     const Index rows = args.heights * args.blocks * kTileP + args.tilesQ * tileQ;
-    args.sharedRows = scratch->array<PackedRow>(rows * (kMostShared / kPackedAtOnce));
+    args.sharedRows = scratch->array<PackedHalf>(rows * kHalvesShared);
     const Index claims = args.heights * args.blocks + args.tilesQ;
     assert(claims <= mostClaims(args.p.y.rows, args.p.y.cols));
     if (args.claims) return;

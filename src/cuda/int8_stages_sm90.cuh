@@ -6,6 +6,7 @@
 #define EIGENQ_CUDA_INT8_STAGES_SM90_CUH
 
 #include "ptx_sm90.cuh"
+#include "ptx_wgmma_sm90.cuh"
 #include "ring.cuh"
 #include "tensor_map.h"
 
@@ -20,14 +21,6 @@ constexpr int kGroup = 128;     // threads of a warpgroup
 constexpr int kGroupRows = 64;  // of a tile
 constexpr int kBytesP = kTileP * kTileK;
 
-/** What wgmma reads at a shared address that is a multiple of 1024, or 32·j bytes (a slice of k) behind one: rows of
- * 128 bytes one after another, swizzled. Bits 0-13: address/16. 16-29: distance between slices of k within the pattern,
- * which has none: 1. 32-45: from one group of eight rows to the next, 1024/16. 62-63: pattern of 128 bytes, 1. */
-__device__ __forceinline__ std::uint64_t wgmmaOperand(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | std::uint64_t{1} << 16 |
-         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
-}
-
 /** The sums of \a steps stages, by a warpgroup. A stage goes back one step late, when the products that read it are
  * known to be over. \tparam Shared  has stages and full  \param handBack  called with a stage, by a thread of each warp
  */
@@ -38,8 +31,8 @@ __device__ __forceinline__ void multiplyStages(Shared& shared, int steps, int wa
   for (int step = 0; step < steps; ++step, ring.advance()) {
     ptx::wait(ptx::sharedAddress(&shared.full[ring.index]), ring.parity);
     const std::uint32_t from = ptx::sharedAddress(shared.stages[ring.index]);
-    const std::uint64_t operandA = wgmmaOperand(from + warpgroup * kGroupRows * kTileK);
-    const std::uint64_t operandB = wgmmaOperand(from + kBytesP);
+    const std::uint64_t operandA = ptx::swizzledOperand(from + warpgroup * kGroupRows * kTileK);
+    const std::uint64_t operandB = ptx::swizzledOperand(from + kBytesP);
     ptx::wgmmaFence();
 #pragma unroll
     for (int j = 0; j < kTileK / 32; ++j)  // 32 bytes are 2 units of the address field

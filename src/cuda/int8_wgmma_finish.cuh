@@ -6,6 +6,8 @@
 #ifndef EIGENQ_CUDA_INT8_WGMMA_FINISH_CUH
 #define EIGENQ_CUDA_INT8_WGMMA_FINISH_CUH
 
+#include <type_traits>
+
 #include "epilogue.cuh"
 #include "int8_wgmma_outliers.cuh"
 
@@ -142,37 +144,90 @@ __device__ __forceinline__ void store(const WgmmaArgs& a, const Part& part, cons
   }
 }
 
-/** A tile, group by group; without an epilogue by code that has none in between. \tparam kChunks  of packed outliers,
- * that all wait at once */
-template <typename T, int kTileQ, bool kAffine, int kChunks>
+/** A tile, group by group; without an epilogue by code that has none in between. */
+template <typename T, int kTileQ, bool kAffine>
 __device__ __forceinline__ void finishGroups(const WgmmaArgs& a, const Part& part, const Place& place,
-                                             const Own<kTileQ>& own, const PackedReader<kTileQ>& packed,
-                                             const int (&sums)[kTileQ / 2]) {
+                                             const Own<kTileQ>& own, const int (&sums)[kTileQ / 2]) {
   const RowFactors rows = rowFactors<kTileQ>(own, place);
 #pragma unroll
   for (int group = 0; group < kTileQ / kGroupCols; ++group) {
     float v[kGroupValues];
     scale<kTileQ>(own, place, rows, group, sums, v);
-    if constexpr (kChunks > 0) {
-#pragma unroll
-      for (int chunk = 0; chunk < kChunks; ++chunk) packed.template add<T>(a, own, place, group, chunk, v);
-    }
     store<T, kAffine>(a, part, place, group, v);
   }
 }
 
-template <typename T, int kTileQ, Finish kFinish, int kChunks>
+template <typename T, int kTileQ, Finish kFinish>
 __device__ __forceinline__ void finishAtOnce(const WgmmaArgs& a, const Part& part, const Place& place,
-                                             const Own<kTileQ>& own, const PackedReader<kTileQ>& packed,
-                                             const int (&sums)[kTileQ / 2]) {
+                                             const Own<kTileQ>& own, const int (&sums)[kTileQ / 2]) {
   if (kFinish == Finish::kRound || a.plain) {
-    finishGroups<T, kTileQ, false, kChunks>(a, part, place, own, packed, sums);
+    finishGroups<T, kTileQ, false>(a, part, place, own, sums);
   } else {
-    finishGroups<T, kTileQ, true, kChunks>(a, part, place, own, packed, sums);
+    finishGroups<T, kTileQ, true>(a, part, place, own, sums);
   }
 }
 
-/** A tile whose outliers do not wait all at once. \param addOutliers  adds them to KeptValues */
+/** What a thread's values are multiplied with on behalf of one side: stat/127, of its two rows or of each column. */
+template <int kTileQ>
+class UnitsOf {
+ public:
+  __device__ __forceinline__ UnitsOf(const Own<kTileQ>& own, const Place& place, bool ofRows)
+      : m_own(own),
+        m_place(place),
+        m_rows{own.statsP[place.row] * kUnit, own.statsP[place.row + 8] * kUnit},
+        m_ofRows(ofRows) {}
+  /** Of values 4·i to 4·i + 3. */
+  __device__ __forceinline__ float4 operator()(int i) const {
+    const float2 q = *reinterpret_cast<const float2*>(&m_own.statsQ[8 * i + m_place.col]);
+    const float2 cols = make_float2(q.x * kUnit, q.y * kUnit);
+    return m_ofRows ? make_float4(m_rows.upper, m_rows.upper, m_rows.lower, m_rows.lower)
+                    : make_float4(cols.x, cols.y, cols.x, cols.y);
+  }
+
+ private:
+  const Own<kTileQ>& m_own;
+  const Place& m_place;
+  RowFactors m_rows;
+  bool m_ofRows;
+};
+
+/** A tile with packed outliers: W's unit times (X's unit times the sums + X's columns times W's codes). */
+template <typename T, int kTileQ>
+__device__ __forceinline__ void finishPacked(const WgmmaArgs& a, const Part& part, const Place& place,
+                                             const Own<kTileQ>& own, PackedReader<kTileQ>& packed,
+                                             int (&sums)[kTileQ / 2]) {
+  const UnitsOf<kTileQ> ofX(own, place, a.sideP.isX), ofW(own, place, !a.sideP.isX);
+  const auto multiply = [](int& bits, float unit) { bits = __float_as_int(static_cast<float>(bits) * unit); };
+#pragma unroll
+  for (int i = 0; i < kTileQ / 8; ++i) {
+    const float4 unit = ofX(i);
+    multiply(sums[4 * i], unit.x);
+    multiply(sums[4 * i + 1], unit.y);
+    multiply(sums[4 * i + 2], unit.z);
+    multiply(sums[4 * i + 3], unit.w);
+  }
+  packed.template add<T>(place, packed.waitForCount(), sums);
+  const auto storeGroups = [&](auto affine) {
+#pragma unroll
+    for (int group = 0; group < kTileQ / kGroupCols; ++group) {
+      float scaled[kGroupValues];
+#pragma unroll
+      for (int i = 0; i < kGroupValues / 4; ++i) {
+        const float4 unit = ofW(kGroupCols / 8 * group + i);
+        const int* const from = sums + kGroupValues * group + 4 * i;
+        scaled[4 * i] = __int_as_float(from[0]) * unit.x;
+        scaled[4 * i + 1] = __int_as_float(from[1]) * unit.y;
+        scaled[4 * i + 2] = __int_as_float(from[2]) * unit.z;
+        scaled[4 * i + 3] = __int_as_float(from[3]) * unit.w;
+      }
+      store<T, decltype(affine)::value>(a, part, place, group, scaled);
+    }
+  };
+  if (a.plain) return storeGroups(std::false_type());
+  storeGroups(std::true_type());
+}
+
+/** A tile with gathered outliers. \param addOutliers  adds them to KeptValues */
 template <typename T, int kTileQ, typename AddOutliers>
 __device__ __forceinline__ void finishKept(const WgmmaArgs& a, const Part& part, const Place& place,
                                            const Own<kTileQ>& own, const int (&sums)[kTileQ / 2],

@@ -5,7 +5,7 @@
 // W's codes, and what X's codes left of X.
 //
 //     packers    │ list │ tile 0 │ tile 1 │ …          ring of two chunks:  P 128 rows │ Q 128 or 256
-//     consumers  │ multiply tile 0 │ + │ multiply tile 1 │ + │ …            of 16 columns, 32 bytes a row
+//     consumers  │ multiply tile 0 │ + │ multiply tile 1 │ + │ …            of 16 columns, 2 × 16 bytes a row
 //
 // Rows     A value of a column costs a sector of 32 bytes. Where tiles are more than blocks, who first comes to rows of
 //          P, or to Q's, packs them to memory for all (SharedRows), and a tile takes 32 bytes a row from there:
@@ -94,9 +94,10 @@ struct FourOfRow {
 
 /** A chunk of one side, \a rows rows, of which \a there are there: four columns of a row an item, kAtOnce items of a
  * thread under way at once. Nothing waits for a load before all are. */
-template <typename T, bool kIsX, int kAtOnce, int kTileQ>
+template <typename T, bool kIsX, int kTileQ>
 __device__ __forceinline__ void packSide(const WgmmaArgs& a, const PackedChunks<kTileQ>& packed, const Side& side,
-                                         Index firstRow, Index there, int rows, int first, PackedRow* to) {
+                                         Index firstRow, Index there, int rows, int first, PackedHalf* to) {
+  constexpr int kAtOnce = kIsX ? 2 : 4;
   const int thread = static_cast<int>(threadIdx.x) - kConsumers - 32, count = packed.count;
   const Index last = there - 1;
 #pragma unroll 1
@@ -113,7 +114,8 @@ __device__ __forceinline__ void packSide(const WgmmaArgs& a, const PackedChunks<
     for (int n = 0; n < kAtOnce; ++n) {
       const int item = begin + n * kPackers, quarter = item / rows, left = count - first - 4 * quarter;
       if (quarter < kPackedAtOnce / 4)
-        reinterpret_cast<uint2*>(to + item % rows)[quarter] = left > 0 ? four[n].packed(left) : make_uint2(0, 0);
+        reinterpret_cast<uint2*>(to + quarter / 2 * rows + item % rows)[quarter % 2] =
+            left > 0 ? four[n].packed(left) : make_uint2(0, 0);
     }
   }
 }
@@ -121,18 +123,21 @@ __device__ __forceinline__ void packSide(const WgmmaArgs& a, const PackedChunks<
 /** The chunk from column \a first on: of P's rows to \a p, of Q's to \a q; null: not these. */
 template <typename T, int kTileQ>
 __device__ __forceinline__ void packRows(const WgmmaArgs& a, const PackedChunks<kTileQ>& packed, const TileAt& at,
-                                         int first, PackedRow* p, PackedRow* q) {
-  const Index rowP = at.p * kTileP, rowQ = at.q * kTileQ;
+                                         int first, PackedHalf* p, PackedHalf* q) {
+  const Index rowP = at.p * kTileP, rowQ = at.q * kTileQ, leftP = a.sizeP - rowP, leftQ = a.sizeQ - rowQ;
   if (a.sideP.isX) {
-    if (q) packSide<T, false, 4>(a, packed, a.sideQ, rowQ, a.sizeQ - rowQ, kTileQ, first, q);
-    if (p) packSide<T, true, 2>(a, packed, a.sideP, rowP, a.sizeP - rowP, kTileP, first, p);
+    if (p) packSide<T, true>(a, packed, a.sideP, rowP, leftP, kTileP, first, p);
+    if (q) packSide<T, false>(a, packed, a.sideQ, rowQ, leftQ, kTileQ, first, q);
   } else {
-    if (p) packSide<T, false, 4>(a, packed, a.sideP, rowP, a.sizeP - rowP, kTileP, first, p);
-    if (q) packSide<T, true, 2>(a, packed, a.sideQ, rowQ, a.sizeQ - rowQ, kTileQ, first, q);
+    if (q) packSide<T, true>(a, packed, a.sideQ, rowQ, leftQ, kTileQ, first, q);
+    if (p) packSide<T, false>(a, packed, a.sideP, rowP, leftP, kTileP, first, p);
   }
 }
 
 constexpr int kPackBarrier = 1 + kTileP / kGroupRows;  // behind those of the parts
+
+/** Of a row that blocks share. */
+constexpr int kHalvesShared = kMostShared / kPackedAtOnce * kHalves;
 
 /** Rows of a tile that all blocks share. Whoever asks for them first packs them; nobody waits but for one who is at
  * work, and who waits for nobody. Called by the packers, all together. */
@@ -140,8 +145,8 @@ class SharedRows {
  public:
   template <int kTileQ>
   __device__ __forceinline__ SharedRows(const WgmmaArgs& a, PackedChunks<kTileQ>& packed, const TileAt& at, int thread)
-      : p(a.sharedRows + at.p * (kMostShared / kPackedAtOnce * kTileP)),
-        q(a.sharedRows + (a.heights * a.blocks * kTileP + at.q * kTileQ) * (kMostShared / kPackedAtOnce)),
+      : p(a.sharedRows + at.p * kTileP * kHalvesShared),
+        q(a.sharedRows + (a.heights * a.blocks * kTileP + at.q * kTileQ) * kHalvesShared),
         m_claim(a.claims + (thread == 0 ? at.p : a.heights * a.blocks + at.q)),
         m_thread(thread) {
     if (thread < 2) packed.claims[thread] = atomicCAS(m_claim, kNobody, kTaken);
@@ -160,20 +165,23 @@ class SharedRows {
   }
   /** A chunk, to shared memory. */
   template <int kTileQ>
-  __device__ __forceinline__ void copy(int chunk, PackedRow* to) const {
-    constexpr int kPieces = static_cast<int>(sizeof(PackedRow) / sizeof(uint4));
-#pragma unroll 4
-    for (int piece = m_thread; piece < PackedChunks<kTileQ>::kRows * kPieces; piece += kPackers) {
-      const PackedRow* const from = piece < kTileP * kPieces ? p + chunk * kTileP : q + chunk * kTileQ - kTileP;
-      reinterpret_cast<uint4*>(to)[piece] = __ldcg(reinterpret_cast<const uint4*>(from) + piece);
-    }
+  __device__ __forceinline__ void copy(int chunk, PackedHalf* toP, PackedHalf* toQ) const {
+    copyPieces<kHalves * kTileP>(p + chunk * kHalves * kTileP, toP);
+    copyPieces<kHalves * kTileQ>(q + chunk * kHalves * kTileQ, toQ);
   }
 
-  PackedRow* const p;
-  PackedRow* const q;
+  PackedHalf* const p;
+  PackedHalf* const q;
   bool mineP, mineQ;
 
  private:
+  template <int kCount>
+  __device__ __forceinline__ void copyPieces(const PackedHalf* from, PackedHalf* to) const {
+#pragma unroll 4
+    for (int piece = m_thread; piece < kCount; piece += kPackers)
+      reinterpret_cast<uint4*>(to)[piece] = __ldcg(reinterpret_cast<const uint4*>(from) + piece);
+  }
+
   enum State : unsigned { kNobody, kTaken, kDone };
   unsigned* m_claim;  // of p by thread 0, of q by thread 1
   int m_thread;
@@ -185,31 +193,33 @@ __device__ __forceinline__ void pack(const WgmmaArgs& a, PackedChunks<kTileQ>& p
   const int thread = static_cast<int>(threadIdx.x) - kConsumers - 32;
   if (thread < 32) listColumns(a, packed);
   ptx::syncThreads(kPackBarrier, kPackers);
-  const int count = packed.count, end = max(count, 1);  // a chunk of zeros at least
-  const bool shares = a.claims && count > 0 && count <= kMostShared;
+  const int count = packed.count;
+  if (count == 0) return;
+  const bool shares = a.claims && count <= kMostShared;
   Ring<kPackedSlots> ring;
   const auto fill = [&](auto&& work) {
     ptx::wait(ptx::sharedAddress(&packed.empty[ring.index]), ring.parity ^ 1);
-    work(packed.rows[ring.index]);
+    work(packed.p[ring.index][0], packed.q[ring.index][0]);
+    ptx::fenceAsyncProxy();
     ptx::arrive(ptx::sharedAddress(&packed.full[ring.index]));
     ring.advance();
   };
   for (Walk walk(a); !walk.done(); walk.advance()) {
     const TileAt at = walk.tile();
     if (!shares) {
-      for (int first = 0; first < end; first += kPackedAtOnce)
-        fill([&](PackedRow* rows) { packRows<T>(a, packed, at, first, rows, rows + kTileP); });
+      for (int first = 0; first < count; first += kPackedAtOnce)
+        fill([&](PackedHalf* p, PackedHalf* q) { packRows<T>(a, packed, at, first, p, q); });
       continue;
     }
     const SharedRows shared(a, packed, at, thread);
-    for (int first = 0; (shared.mineP || shared.mineQ) && first < end; first += kPackedAtOnce) {
+    for (int first = 0; (shared.mineP || shared.mineQ) && first < count; first += kPackedAtOnce) {
       const int chunk = first / kPackedAtOnce;
-      packRows<T>(a, packed, at, first, shared.mineP ? shared.p + chunk * kTileP : nullptr,
-                  shared.mineQ ? shared.q + chunk * kTileQ : nullptr);
+      packRows<T>(a, packed, at, first, shared.mineP ? shared.p + chunk * kHalves * kTileP : nullptr,
+                  shared.mineQ ? shared.q + chunk * kHalves * kTileQ : nullptr);
     }
     shared.wait();
-    for (int first = 0; first < end; first += kPackedAtOnce)
-      fill([&](PackedRow* rows) { shared.copy<kTileQ>(first / kPackedAtOnce, rows); });
+    for (int first = 0; first < count; first += kPackedAtOnce)
+      fill([&](PackedHalf* p, PackedHalf* q) { shared.copy<kTileQ>(first / kPackedAtOnce, p, q); });
   }
 }
 

@@ -42,17 +42,18 @@ struct GatheredChunk {
   alignas(16) float q[kOutliersAtOnce][kTileQ];
 };
 
-/** A row's values in the columns of a chunk. */
-struct alignas(16) PackedRow {
-  char values[2 * kPackedAtOnce];
+/** Half of a row's values in the columns of a chunk. */
+struct alignas(16) PackedHalf {
+  char values[kPackedAtOnce];
 };
+constexpr int kHalves = 2;
 
-/** Outlier columns of a tile as the packers hand them to both warpgroups that multiply, a chunk a slot: 16 values of a
- * row of P or, behind those, of Q. */
+/** Outlier columns of a tile as the packers hand them to both warpgroups that multiply, a chunk a slot: the first
+ * halves of all rows of a side, then the second ones, as wgmma takes them. */
 template <int kTileQ>
 struct PackedChunks {
-  static constexpr int kRows = kTileP + kTileQ;
-  PackedRow rows[kPackedSlots][kRows];
+  PackedHalf p[kPackedSlots][kHalves][kTileP];
+  PackedHalf q[kPackedSlots][kHalves][kTileQ];
   alignas(8) std::uint64_t full[kPackedSlots];
   alignas(8) std::uint64_t empty[kPackedSlots];
   alignas(8) std::uint64_t listed;  // count and columns are there
@@ -89,7 +90,7 @@ struct WgmmaArgs {
   const std::uint32_t* marks;  // of outlier columns, whose codes are in the sums; null: p.activations lists them
   int* columns;                // with marks, p.activations.outliers: every block writes the same
   unsigned* claims;            // of the tiles' rows of P, then of Q; null: every tile packs its own
-  PackedRow* sharedRows;       // kMostShared columns of those rows
+  PackedHalf* sharedRows;      // kMostShared columns of those rows
   Index sizeP;
   Index sizeQ;
   Index heights;  // of P in clusters

@@ -184,9 +184,9 @@ __device__ __forceinline__ void wgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
 }
 
-/** d = a·bᵀ, or d += that: a 64×32, b n×32 codes in shared memory, described by wgmmaOperand(); n is twice the size of
- * d. Thread 32w + 4g + c of the warpgroup holds rows 16w + g (d[4i], d[4i + 1]) and 16w + g + 8 (d[4i + 2], d[4i + 3])
- * in columns 8i + 2c and 8i + 2c + 1. */
+/** d = a·bᵀ, or d += that: a 64×32, b n×32 codes in shared memory, described by swizzledOperand(); n is twice the size
+ * of d. Thread 32w + 4g + c of the warpgroup holds rows 16w + g (d[4i], d[4i + 1]) and 16w + g + 8 (d[4i + 2],
+ * d[4i + 3]) in columns 8i + 2c and 8i + 2c + 1. */
 __device__ __forceinline__ void wgmmaS8(int (&d)[4], std::uint64_t a, std::uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %6, 0;\n"

@@ -81,11 +81,43 @@ EIGENQ_WGMMA_SHARED("bf16", __nv_bfloat16)
 EIGENQ_WGMMA_SHARED("f16", __half)
 #undef EIGENQ_WGMMA_SHARED
 
+// Registers that held integers, as bits.
+#define EIGENQ_BITS_8(i)                                                                                      \
+  "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]), \
+      "+r"(d[i + 7])
+#define EIGENQ_BITS_32(i) EIGENQ_BITS_8(i), EIGENQ_BITS_8(i + 8), EIGENQ_BITS_8(i + 16), EIGENQ_BITS_8(i + 24)
+#define EIGENQ_BITS_64(i) EIGENQ_BITS_32(i), EIGENQ_BITS_32(i + 32)
+
+/** d += a·bᵀ as above, of floats in the registers of a sum of integers: in an array of their own the compiler would
+ * hold both at once. */
+#define EIGENQ_WGMMA_BITS(kSums, kShape, kType, T, kNames, kConstraints, kRest)                                        \
+  __device__ __forceinline__ void wgmmaBits(int(&d)[kSums], const std::uint32_t(&a)[4], std::uint64_t b, TypeTag<T>) { \
+    asm volatile("wgmma.mma_async.sync.aligned." kShape ".f32." kType "." kType " {" kNames "}, " kRest                \
+                 ", 1, 1, 1, 0;"                                                                                       \
+                 : kConstraints                                                                                        \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                \
+  }
+#define EIGENQ_LIST(...) __VA_ARGS__
+#define EIGENQ_WGMMAS_BITS(kSums, kShape, kNames, kConstraints, kRest)                              \
+  EIGENQ_WGMMA_BITS(kSums, kShape, "bf16", __nv_bfloat16, kNames, EIGENQ_LIST(kConstraints), kRest) \
+  EIGENQ_WGMMA_BITS(kSums, kShape, "f16", __half, kNames, EIGENQ_LIST(kConstraints), kRest)
+EIGENQ_WGMMAS_BITS(64, "m64n128k16", EIGENQ_NAMES_64, EIGENQ_LIST(EIGENQ_BITS_64(0)), "{%64, %65, %66, %67}, %68")
+EIGENQ_WGMMAS_BITS(128, "m64n256k16", EIGENQ_NAMES_128, EIGENQ_LIST(EIGENQ_BITS_64(0), EIGENQ_BITS_64(64)),
+                   "{%128, %129, %130, %131}, %132")
+#undef EIGENQ_WGMMAS_BITS
+#undef EIGENQ_WGMMA_BITS
+#undef EIGENQ_LIST
+
 /** What was computed by wgmma is in the registers from here on: no use of them moves before this. */
 template <int kCount>
 __device__ __forceinline__ void settle(float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <int kCount>
+__device__ __forceinline__ void settle(int (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(d[i])::"memory");
 }
 /** Registers that wgmma is to read are written before this: what defines them must not move between wgmmaFence() and
  * the instruction, as the compiler would then wait for each product by itself. */
@@ -103,6 +135,14 @@ __device__ __forceinline__ void keep(const std::uint32_t (&a)[4]) {
 __device__ __forceinline__ std::uint64_t swizzledOperand(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | std::uint64_t{1} << 16 |
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+}
+
+/** The same of rows that are not swizzled: pieces of eight rows by 16 bytes along k lie one after another along the
+ * rows, and \a bytes (a multiple of 16) from one slice of 16 bytes along k to the next. The address is a multiple
+ * of 16. */
+__device__ __forceinline__ std::uint64_t slicedOperand(std::uint32_t address, int bytes) {
+  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | static_cast<std::uint64_t>(bytes >> 4) << 16 |
+         std::uint64_t{128 >> 4} << 32;
 }
 
 }  // namespace ptx
