@@ -59,7 +59,7 @@ std::string atEnd(const std::string& pattern) { return "(.*\\.)?(" + pattern + "
 template <typename T>
 T lookUp(const std::vector<std::pair<std::string, T>>& patterns, const std::string& module, T otherwise) {
   for (const auto& [pattern, value] : patterns)
-    if (std::regex_match(module, compiled(atEnd(pattern), pattern))) return value;
+    if (internal::keyMatches(pattern, module)) return value;
   return otherwise;
 }
 
@@ -146,6 +146,10 @@ Json number(double x) {
 }
 
 }  // namespace
+
+bool internal::keyMatches(const std::string& key, const std::string& module) {
+  return std::regex_match(module, compiled(atEnd(key), key));
+}
 
 ModuleFilter ModuleFilter::matching(std::string expression) {
   ModuleFilter filter;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <set>
 
 #include <eigen_q/Io>
@@ -69,17 +70,38 @@ void refuseEmbedding(const LoraConfig& config) {
                       std::string(kEmbedding) + ": adapters of embeddings are not supported");
 }
 
-/** Names that name nothing; a pattern does not have any. */
-std::vector<std::string> unmatchedNames(const ModuleFilter& filter, const std::vector<AdapterPlace>& places) {
-  std::vector<std::string> unmatched;
-  if (!filter.pattern.empty()) return unmatched;
-  for (const std::string& name : filter.names) {
-    const ModuleFilter one(std::vector<std::string>{name});
-    if (std::none_of(places.begin(), places.end(),
-                     [&](const AdapterPlace& place) { return one.matches(place.module); }))
-      unmatched.push_back(name);
+/** Those of \a all that name none of \a places, as \a matches(name, path) has it. */
+template <typename Matches>
+std::vector<std::string> unmatched(const std::vector<std::string>& all, const std::vector<AdapterPlace>& places,
+                                   const Matches& matches) {
+  std::vector<std::string> found;
+  for (const std::string& one : all) {
+    if (std::none_of(places.begin(), places.end(), [&](const AdapterPlace& p) { return matches(one, p.module); }))
+      found.push_back(one);
   }
-  return unmatched;
+  return found;
+}
+
+void refuseUnmatched(const char* key, const std::string& expected, const std::vector<AdapterPlace>& places,
+                     const std::vector<std::string>& found) {
+  if (found.empty()) return;
+  throw FormatError(
+      "LoraConfig", key,
+      "expected " + expected + " (" + listed(shortNames(places)) + "), found none that match " + listed(found));
+}
+
+bool nameMatches(const std::string& name, const std::string& module) {
+  return ModuleFilter(std::vector<std::string>{name}).matches(module);
+}
+bool expressionMatches(const std::string& expression, const std::string& module) {
+  return ModuleFilter::matching(expression).matches(module);
+}
+
+template <typename T>
+std::vector<std::string> keysOf(const std::vector<std::pair<std::string, T>>& patterns) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : patterns) keys.push_back(key);
+  return keys;
 }
 
 }  // namespace
@@ -92,13 +114,24 @@ AdapterMatrices newAdapter(const LoraConfig& config, const std::string& module, 
 
 void checkFreshTargets(const LoraConfig& config, const std::vector<AdapterPlace>& places) {
   refuseEmbedding(config);
-  const std::vector<std::string> unmatched = unmatchedNames(config.targetModules, places);
-  if (!unmatched.empty())
-    throw FormatError("LoraConfig", "target_modules",
-                      "expected projections of the model (" + listed(shortNames(places)) + "), found none that match " +
-                          listed(unmatched));
-  for (const AdapterPlace& place : places) {
-    if (!config.targets(place.module)) continue;
+  const std::string projections = "projections of the model";
+  const ModuleFilter& targets = config.targetModules;
+  if (targets.pattern.empty())
+    refuseUnmatched("target_modules", projections, places, unmatched(targets.names, places, nameMatches));
+  // A head that is tied to the embedding is no projection of its own, and excluded by habit.
+  std::vector<AdapterPlace> excludable = places, targeted;
+  for (const char* module : {"lm_head", kEmbedding}) excludable.push_back({module, 0, 0});
+  const ModuleFilter& excluded = config.excludeModules;
+  refuseUnmatched("exclude_modules", projections, places,
+                  excluded.pattern.empty() ? unmatched(excluded.names, excludable, nameMatches)
+                                           : unmatched({excluded.pattern}, excludable, expressionMatches));
+  std::copy_if(places.begin(), places.end(), std::back_inserter(targeted),
+               [&](const AdapterPlace& place) { return config.targets(place.module); });
+  if (targeted.empty()) return;  // checkTargets() says so
+  const std::string adapted = "modules that get an adapter";
+  refuseUnmatched("rank_pattern", adapted, targeted, unmatched(keysOf(config.rankPattern), targeted, keyMatches));
+  refuseUnmatched("alpha_pattern", adapted, targeted, unmatched(keysOf(config.alphaPattern), targeted, keyMatches));
+  for (const AdapterPlace& place : targeted) {
     // Such an adapter would hold more than twice the numbers of the projection itself.
     const Index r = config.rankOf(place.module), most = std::max(place.out, place.in);
     if (r > most)

@@ -196,6 +196,21 @@ BOOST_AUTO_TEST_CASE(oneMisspeltNameAmongTargetsIsRefused) {
       "target_modules: expected projections of the model (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, "
       "v_proj), found none that match nope, model.layers.9.mlp.down_proj");
   config.targetModules = {"v_proj"};
+  config.excludeModules = {"layers.0.self_attn.v_proj", "lm_head", "layer.1.self_attn.v_proj"};
+  refused(
+      "exclude_modules: expected projections of the model (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, "
+      "v_proj), found none that match layer.1.self_attn.v_proj");
+  config.excludeModules = llm::ModuleFilter::matching("self_attn");  // of a part, where PEFT wants the whole path
+  refused(
+      "exclude_modules: expected projections of the model (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, "
+      "v_proj), found none that match self_attn");
+  config.excludeModules = {"lm_head", "embed_tokens"};
+  config.rankPattern = {{"v_proj", 4}, {"q_proj", 4}};
+  refused("rank_pattern: expected modules that get an adapter (v_proj), found none that match q_proj");
+  config.rankPattern = {};
+  config.alphaPattern = {{"layers\\.9\\..*", 4}};
+  refused("alpha_pattern: expected modules that get an adapter (v_proj), found none that match layers\\.9\\..*");
+  config.alphaPattern = {};
   config.rankPattern = {{"layers.1.self_attn.v_proj", Index(1) << 62}};
   const auto& value = model.layers()[1].value;
   refused("r: model.layers.1.self_attn.v_proj, " + std::to_string(value.rows()) + "x" + std::to_string(value.cols()) +

@@ -75,6 +75,11 @@ struct LoraConfig {
   std::string toJson() const;
 };
 
+namespace internal {
+/** Whether a key of rankPattern or alphaPattern matches a module. */
+bool keyMatches(const std::string& key, const std::string& module);
+}  // namespace internal
+
 }  // namespace llm
 }  // namespace EigenQ
 

@@ -29,8 +29,8 @@ struct AdapterPlace {
   Index out, in;
 };
 
-/** Throws FormatError where a name among the targets is of none of \a places, and where a fresh adapter would have a
- * rank above both extents of its projection. */
+/** Throws FormatError where a name among the targets, what is excluded or a key of the patterns matches none of \a
+ * places, and where a fresh adapter would have a rank above both extents of its projection. */
 void checkFreshTargets(const LoraConfig& config, const std::vector<AdapterPlace>& places);
 
 /** A drawn as \a config says, from a stream of random numbers of its own; B zero. */
@@ -84,8 +84,9 @@ void attachTargets(Llama<Scalar, Place>& model, const LoraConfig& config, const 
  * model's device. The model computes as before, since B = 0, until an optimiser steps model.trainable().
  * \param seed  of A: the same numbers on every machine and in every place
  * Throws FormatError, before the model changes, where the config targets the embedding or nothing, where one of the
- * names in targetModules is of no projection (PEFT ignores it beside others, and with it that projection), and for a
- * rank above both extents of a projection. */
+ * names in targetModules or excludeModules is of no projection or a key of rankPattern or alphaPattern of no module
+ * that gets an adapter (PEFT ignores them beside others, and with them what they were to say), and for a rank above
+ * both extents of a projection. */
 template <typename Scalar, typename Place>
 void attachLora(Llama<Scalar, Place>& model, const LoraConfig& config, std::uint64_t seed) {
   config.validate();
