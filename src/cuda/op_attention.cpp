@@ -21,10 +21,12 @@ const char* refuseNothing(const Problem&, const Context&) {
 }
 
 constexpr DeviceLowering<CausalAttention> kForward[] = {
+    {"attention.wgmma", refuseAttentionWgmma, runAttentionWgmma},
     {"attention.mma", refuseAttentionMma, runAttentionMma},
     {"attention.float", refuseNothing, runAttentionFloat},
 };
 constexpr DeviceLowering<CausalAttentionBackward> kBackward[] = {
+    {"attentionBackward.wgmma", refuseAttentionBackwardWgmma, runAttentionBackwardWgmma},
     {"attentionBackward.mma", refuseAttentionBackwardMma, runAttentionBackwardMma},
     {"attentionBackward.float", refuseNothing, runAttentionBackwardFloat},
 };

@@ -17,8 +17,16 @@ LoweringTable<DeviceLowering<CausalAttentionBackward>> attentionBackwardLowering
 /** Throws std::invalid_argument, in the name of \a op. */
 void checkHeads(const char* op, Index heads, Index kvHeads, Index headDim, Index window);
 
+/** Whether the kernels for Hopper can run, whether or not they are the faster ones. */
+const char* refuseAttentionWgmmaAtAll(const CausalAttention& op, const Context& context);
+const char* refuseAttentionBackwardWgmmaAtAll(const CausalAttentionBackward& op, const Context& context);
+
+const char* refuseAttentionWgmma(const CausalAttention& op, const Context& context);
+void runAttentionWgmma(const CausalAttention& op, Context& context);
 const char* refuseAttentionMma(const CausalAttention& op, const Context& context);
 void runAttentionMma(const CausalAttention& op, Context& context);
+const char* refuseAttentionBackwardWgmma(const CausalAttentionBackward& op, const Context& context);
+void runAttentionBackwardWgmma(const CausalAttentionBackward& op, Context& context);
 const char* refuseAttentionBackwardMma(const CausalAttentionBackward& op, const Context& context);
 void runAttentionBackwardMma(const CausalAttentionBackward& op, Context& context);
 

@@ -21,10 +21,6 @@ namespace {
 
 constexpr int kKeys = 64;
 
-struct Maximum {
-  __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
 /** The softmax of rows g and g + 8 so far: the weights are relative to exp(scale·top). */
 struct RunningSoftmax {
   float top[2] = {kNegativeInfinity, kNegativeInfinity};

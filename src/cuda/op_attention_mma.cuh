@@ -21,7 +21,6 @@ namespace internal {
 
 constexpr int kMmaThreads = 128;
 constexpr int kMmaRows = 64;  // of a block: 16 a warp
-constexpr float kLog2E = 1.44269504088896340736f;
 
 __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
                                     __half) {
@@ -126,13 +125,6 @@ struct MmaTile {
     }
   }
 };
-
-/** Combines the four lanes that share a row. */
-template <typename Op>
-__device__ __forceinline__ float quadReduce(float v, Op op) {
-  v = op(v, shuffleXor(v, 1));
-  return op(v, shuffleXor(v, 2));
-}
 
 /** Why the tensor-core kernels cannot take these operands; null where they can. Views without data have no say. */
 const char* refuseMma(const CausalAttention& op, std::initializer_list<ConstDenseView> more);

@@ -29,6 +29,13 @@ __device__ __forceinline__ uint4 loadCached(const void* from) {
 /** Asks the second-level cache for the 128 bytes around an address. */
 __device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
+/** 2ˣ within two units in the last place, and 0 where that is below 2⁻¹²⁶; exp2f() takes four instructions. */
+__device__ __forceinline__ float powerOfTwo(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /** d (16×8) += a (16×32)·b (32×8). Lane 4g + c holds of a rows g and g + 8 at 4c..4c+3 (a0, a1) and at 16 + 4c.. (a2,
  * a3), of b column g at the same places, of d rows g (d0, d1) and g + 8 (d2, d3) in columns 2c and 2c + 1. */
 __device__ __forceinline__ void mmaS8(int (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,

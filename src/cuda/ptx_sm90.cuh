@@ -121,6 +121,11 @@ __device__ __forceinline__ void syncThreads(int barrier, int threads) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+/** Counts towards syncThreads() of as many threads without waiting. */
+__device__ __forceinline__ void arriveThreads(int barrier, int threads) {
+  asm volatile("barrier.cta.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 /** From here on the next kernel of the stream may be launched, if it was told to wait for this one by itself. */
 __device__ __forceinline__ void allowNextKernel() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 /** What the last kernel of the stream wrote is visible behind this. */

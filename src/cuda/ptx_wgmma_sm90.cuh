@@ -39,47 +39,60 @@ namespace ptx {
 #define EIGENQ_SUMS_32(i) EIGENQ_SUMS_16(i), EIGENQ_SUMS_16(i + 16)
 #define EIGENQ_SUMS_64(i) EIGENQ_SUMS_32(i), EIGENQ_SUMS_32(i + 32)
 
-/** d = a·bᵀ, or d += that: a 64×16 in registers, b N×16 in shared memory, rows along k. Thread 32w + 4g + c of the
- * warpgroup holds of a: rows 16w + g (a[0], a[2]) and 16w + g + 8 (a[1], a[3]), at k 2c, 2c + 1 (a[0], a[1]) and
- * 2c + 8, 2c + 9; of d: the same rows (d[4i], d[4i + 1]) and (d[4i + 2], d[4i + 3]) in columns 8i + 2c, 8i + 2c + 1.
- * \a a must not change before wgmmaWait(). */
-#define EIGENQ_WGMMA(kSums, kShape, kType, T, kNames, kConstraints, kRest, kFlag)                                     \
+/** d = a·bᵀ, or d += that: a 64×16 in registers, b N×16 in shared memory, by rows along k, or along its columns where
+ * \a kColumns. Thread 32w + 4g + c of the warpgroup holds of a: rows 16w + g (a[0], a[2]) and 16w + g + 8 (a[1], a[3]),
+ * at k 2c, 2c + 1 (a[0], a[1]) and 2c + 8, 2c + 9; of d: the same rows (d[4i], d[4i + 1]) and (d[4i + 2], d[4i + 3]) in
+ * columns 8i + 2c, 8i + 2c + 1. \a a must not change before wgmmaWait(). */
+#define EIGENQ_WGMMA(kSums, kShape, kType, T, kNames, kConstraints, kRest, kFlag, kLast)                              \
+  template <bool kColumns = false>                                                                                    \
   __device__ __forceinline__ void wgmma(float(&d)[kSums], const std::uint32_t(&a)[4], std::uint64_t b,                \
                                         bool accumulate, TypeTag<T>) {                                                \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " kFlag ", 0;\nwgmma.mma_async.sync.aligned." kShape ".f32." kType \
-                 "." kType " {" kNames "}, " kRest ", p, 1, 1, 0;\n}"                                                 \
+                 "." kType " {" kNames "}, " kRest ", p, 1, 1, " kLast ";\n}"                                         \
                  : kConstraints                                                                                       \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate)));            \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate)),             \
+                   "n"(kColumns ? 1 : 0));                                                                            \
   }
-#define EIGENQ_WGMMAS(kSums, kShape, kNames, kConstraints, kRest, kFlag)                              \
-  EIGENQ_WGMMA(kSums, kShape, "bf16", __nv_bfloat16, kNames, EIGENQ_LIST(kConstraints), kRest, kFlag) \
-  EIGENQ_WGMMA(kSums, kShape, "f16", __half, kNames, EIGENQ_LIST(kConstraints), kRest, kFlag)
+#define EIGENQ_WGMMAS(kSums, kShape, kNames, kConstraints, kRest, kFlag, kLast)                              \
+  EIGENQ_WGMMA(kSums, kShape, "bf16", __nv_bfloat16, kNames, EIGENQ_LIST(kConstraints), kRest, kFlag, kLast) \
+  EIGENQ_WGMMA(kSums, kShape, "f16", __half, kNames, EIGENQ_LIST(kConstraints), kRest, kFlag, kLast)
 #define EIGENQ_LIST(...) __VA_ARGS__
 
-EIGENQ_WGMMAS(8, "m64n16k16", EIGENQ_NAMES_8, EIGENQ_LIST(EIGENQ_SUMS_8(0)), "{%8, %9, %10, %11}, %12", "%13")
-EIGENQ_WGMMAS(16, "m64n32k16", EIGENQ_NAMES_16, EIGENQ_LIST(EIGENQ_SUMS_16(0)), "{%16, %17, %18, %19}, %20", "%21")
-EIGENQ_WGMMAS(32, "m64n64k16", EIGENQ_NAMES_32, EIGENQ_LIST(EIGENQ_SUMS_32(0)), "{%32, %33, %34, %35}, %36", "%37")
-EIGENQ_WGMMAS(64, "m64n128k16", EIGENQ_NAMES_64, EIGENQ_LIST(EIGENQ_SUMS_64(0)), "{%64, %65, %66, %67}, %68", "%69")
+EIGENQ_WGMMAS(8, "m64n16k16", EIGENQ_NAMES_8, EIGENQ_LIST(EIGENQ_SUMS_8(0)), "{%8, %9, %10, %11}, %12", "%13", "%14")
+EIGENQ_WGMMAS(16, "m64n32k16", EIGENQ_NAMES_16, EIGENQ_LIST(EIGENQ_SUMS_16(0)), "{%16, %17, %18, %19}, %20", "%21",
+              "%22")
+EIGENQ_WGMMAS(32, "m64n64k16", EIGENQ_NAMES_32, EIGENQ_LIST(EIGENQ_SUMS_32(0)), "{%32, %33, %34, %35}, %36", "%37",
+              "%38")
+EIGENQ_WGMMAS(64, "m64n128k16", EIGENQ_NAMES_64, EIGENQ_LIST(EIGENQ_SUMS_64(0)), "{%64, %65, %66, %67}, %68", "%69",
+              "%70")
 EIGENQ_WGMMAS(128, "m64n256k16", EIGENQ_NAMES_128, EIGENQ_LIST(EIGENQ_SUMS_64(0), EIGENQ_SUMS_64(64)),
-              "{%128, %129, %130, %131}, %132", "%133")
+              "{%128, %129, %130, %131}, %132", "%133", "%134")
 
 #undef EIGENQ_WGMMAS
 #undef EIGENQ_WGMMA
-#undef EIGENQ_LIST
 
-/** The same with a in shared memory, 64×16 and by rows along k, or along its columns where \a kColumns. */
-#define EIGENQ_WGMMA_SHARED(kType, T)                                                                            \
-  template <bool kColumns>                                                                                       \
-  __device__ __forceinline__ void wgmmaShared(float(&d)[128], std::uint64_t a, std::uint64_t b, bool accumulate, \
-                                              TypeTag<T>) {                                                      \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32." kType \
-                 "." kType " {" EIGENQ_NAMES_128 "}, %128, %129, p, 1, 1, %131, 0;\n}"                           \
-                 : EIGENQ_SUMS_64(0), EIGENQ_SUMS_64(64)                                                         \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kColumns ? 1 : 0));                    \
+/** The same with a in shared memory, 64×16 and by rows along k, or along its columns where \a kColumns; b by rows. */
+#define EIGENQ_WGMMA_SHARED(kSums, kShape, kType, T, kNames, kConstraints, kRest, kFlag, kLast)                       \
+  template <bool kColumns = false>                                                                                    \
+  __device__ __forceinline__ void wgmmaShared(float(&d)[kSums], std::uint64_t a, std::uint64_t b, bool accumulate,    \
+                                              TypeTag<T>) {                                                           \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " kFlag ", 0;\nwgmma.mma_async.sync.aligned." kShape ".f32." kType \
+                 "." kType " {" kNames "}, " kRest ", p, 1, 1, " kLast ", 0;\n}"                                      \
+                 : kConstraints                                                                                       \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kColumns ? 1 : 0));                         \
   }
-EIGENQ_WGMMA_SHARED("bf16", __nv_bfloat16)
-EIGENQ_WGMMA_SHARED("f16", __half)
+#define EIGENQ_WGMMAS_SHARED(kSums, kShape, kNames, kConstraints, kRest, kFlag, kLast)                              \
+  EIGENQ_WGMMA_SHARED(kSums, kShape, "bf16", __nv_bfloat16, kNames, EIGENQ_LIST(kConstraints), kRest, kFlag, kLast) \
+  EIGENQ_WGMMA_SHARED(kSums, kShape, "f16", __half, kNames, EIGENQ_LIST(kConstraints), kRest, kFlag, kLast)
+
+EIGENQ_WGMMAS_SHARED(32, "m64n64k16", EIGENQ_NAMES_32, EIGENQ_LIST(EIGENQ_SUMS_32(0)), "%32, %33", "%34", "%35")
+EIGENQ_WGMMAS_SHARED(64, "m64n128k16", EIGENQ_NAMES_64, EIGENQ_LIST(EIGENQ_SUMS_64(0)), "%64, %65", "%66", "%67")
+EIGENQ_WGMMAS_SHARED(128, "m64n256k16", EIGENQ_NAMES_128, EIGENQ_LIST(EIGENQ_SUMS_64(0), EIGENQ_SUMS_64(64)),
+                     "%128, %129", "%130", "%131")
+
+#undef EIGENQ_WGMMAS_SHARED
 #undef EIGENQ_WGMMA_SHARED
+#undef EIGENQ_LIST
 
 // Registers that held integers, as bits.
 #define EIGENQ_BITS_8(i)                                                                                      \
@@ -136,13 +149,19 @@ __device__ __forceinline__ std::uint64_t swizzledOperand(std::uint32_t address) 
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | std::uint64_t{1} << 16 |
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
-
 /** The same of rows that are not swizzled: pieces of eight rows by 16 bytes along k lie one after another along the
  * rows, and \a bytes (a multiple of 16) from one slice of 16 bytes along k to the next. The address is a multiple
  * of 16. */
 __device__ __forceinline__ std::uint64_t slicedOperand(std::uint32_t address, int bytes) {
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | static_cast<std::uint64_t>(bytes >> 4) << 16 |
          std::uint64_t{128 >> 4} << 32;
+}
+
+/** As swizzledOperand() for an operand that is read along its columns: a row of 128 bytes is one k of 64 columns, the
+ * next 64 columns lie \a strip bytes on. Bits 16-29 have that distance, 32-45 the one from eight k to the next. */
+__device__ __forceinline__ std::uint64_t swizzledColumns(std::uint32_t address, std::uint32_t strip) {
+  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | static_cast<std::uint64_t>(strip >> 4) << 16 |
+         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
 
 }  // namespace ptx

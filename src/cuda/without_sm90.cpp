@@ -6,6 +6,7 @@
 #include "fourbit_rows.h"
 #include "fourbit_wgmma.h"
 #include "int8_kernels.h"
+#include "op_attention.h"
 
 #include <cassert>
 
@@ -38,6 +39,13 @@ const char* refuseDecomposedWgmma(const DeviceDecomposedProduct&, const Context&
 void runDecomposedWgmma(const DeviceDecomposedProduct&, Context&) { runNothing(); }
 void runDecomposedWgmma(const DeviceDecomposedProduct&, const OutlierMarks&, Context&) { runNothing(); }
 bool takesPackedOutliers(const DeviceDecomposedProduct&) { return false; }
+
+const char* refuseAttentionWgmmaAtAll(const CausalAttention&, const Context&) { return kNoCode; }
+const char* refuseAttentionBackwardWgmmaAtAll(const CausalAttentionBackward&, const Context&) { return kNoCode; }
+const char* refuseAttentionWgmma(const CausalAttention&, const Context&) { return kNoCode; }
+void runAttentionWgmma(const CausalAttention&, Context&) { runNothing(); }
+const char* refuseAttentionBackwardWgmma(const CausalAttentionBackward&, const Context&) { return kNoCode; }
+void runAttentionBackwardWgmma(const CausalAttentionBackward&, Context&) { runNothing(); }
 
 }  // namespace internal
 }  // namespace gpu

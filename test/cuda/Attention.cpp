@@ -27,8 +27,8 @@ std::vector<std::int32_t> offsetsOf(const std::vector<int>& lengths) {
   return offsets;
 }
 
-/** Sequences around a tile, one without tokens. */
-const std::vector<int> kLengths = {1, 2, 0, 63, 64, 65, 200};
+/** Sequences around the tiles of 64 and 128, one without tokens. */
+const std::vector<int> kLengths = {1, 2, 0, 63, 64, 65, 129, 200};
 
 struct Inputs {
   Heads heads;
@@ -180,13 +180,14 @@ struct Upload {
 using Runs = std::map<std::string, int>;
 
 void checkForward(const Case& c, Context& context, Runs& runs) {
-  std::map<std::string, Forward> exact;
+  std::map<double, Forward> exact;  // by the arithmetic's unit
   for (const Columns columns : kColumns) {
     Upload device(c, columns);
     for (const auto& row : gpu::internal::attentionForwardLowerings()) {
-      if (row.refuse(device.forward, context)) continue;
+      if (whyNot(row, device.forward, context)) continue;
       ++runs[row.name];
-      const Forward& f = exact.try_emplace(row.name, c.in, arithmeticOf(row.name, c.scalar)).first->second;
+      const Arithmetic arithmetic = arithmeticOf(row.name, c.scalar);
+      const Forward& f = exact.try_emplace(arithmetic.unit, c.in, arithmetic).first->second;
       checkOp(std::string(row.name) + " " + c.name(columns),
               {{"o", &device.o, f.o.exact, f.o.error}, {"lse", &device.lse, f.lse.exact, f.lse.error}}, false, context,
               [&](bool) { row.run(device.forward, context); });
@@ -195,14 +196,14 @@ void checkForward(const Case& c, Context& context, Runs& runs) {
 }
 
 void checkBackward(const Case& c, Context& context, Runs& runs) {
-  std::map<std::string, Backward> exact;
+  std::map<double, Backward> exact;  // by the arithmetic's unit
   for (const Columns columns : kColumns) {
     Upload device(c, columns);
     for (const auto& row : gpu::internal::attentionBackwardLowerings()) {
-      if (row.refuse(device.backward(false), context)) continue;
+      if (whyNot(row, device.backward(false), context)) continue;
       ++runs[row.name];
-      const Backward& b =
-          exact.try_emplace(row.name, c.in, c.o, c.lse, c.d_o, arithmeticOf(row.name, c.scalar)).first->second;
+      const Arithmetic arithmetic = arithmeticOf(row.name, c.scalar);
+      const Backward& b = exact.try_emplace(arithmetic.unit, c.in, c.o, c.lse, c.d_o, arithmetic).first->second;
       checkOp(std::string(row.name) + " " + c.name(columns),
               {{"dq", &device.dq, b.dq.exact, b.dq.error},
                {"dk", &device.dk, b.dk.exact, b.dk.error},
@@ -294,19 +295,104 @@ BOOST_AUTO_TEST_CASE(everyKernelSlidesItsWindow, *needsDevice()) {
 BOOST_AUTO_TEST_CASE(hiddenKeysAreNotRead, *needsDevice()) {
   Context context;
   for (const ScalarType scalar : {ScalarType::kFloat, ScalarType::kHalf}) {
-    Case c(scalar, {2, 1, 64, 10}, {300});
-    const Index hidden = 256 - 9;  // queries 256 … 299 begin a tile
+    Case c(scalar, {2, 1, 64, 10}, {428});
+    const Index hidden = 384 - 9;  // queries 384 … 427 begin a tile, be it of 64, 128 or 192
     const Forward f(c.in, arithmeticOf(".mma", scalar));
     c.in.k.leftCols(hidden).setConstant(std::nan(""));
     c.in.v.leftCols(hidden).setConstant(std::nan(""));
     Upload device(c, Columns::kPacked);
     for (const auto& row : gpu::internal::attentionForwardLowerings()) {
-      if (row.refuse(device.forward, context)) continue;
+      if (whyNot(row, device.forward, context)) continue;
       row.run(device.forward, context);
       const MatrixXd found = device.o.valuesOf(device.o.download(context));
       checkValues(found.rightCols(44), f.o.exact.rightCols(44), f.o.error.rightCols(44), scalar, row.name);
     }
   }
+}
+
+// Tiles of keys enough for every stage to be filled several times.
+BOOST_AUTO_TEST_CASE(longSequences, *needsDevice()) {
+  Context context;
+  Runs runs;
+  for (const Index headDim : {64, 128})
+    for (const Index window : {0, 300}) {
+      const Case c(window ? ScalarType::kHalf : ScalarType::kBFloat16, {2, 1, headDim, window}, {900, 641});
+      checkForward(c, context, runs);
+      checkBackward(c, context, runs);
+    }
+  for (const auto& row : gpu::internal::attentionForwardLowerings()) BOOST_TEST(runs[row.name] > 0, row.name);
+  for (const auto& row : gpu::internal::attentionBackwardLowerings()) BOOST_TEST(runs[row.name] > 0, row.name);
+}
+
+// As many heads as fill the device: blocks take two tiles each, of several heads. All groups of heads are the same one.
+BOOST_AUTO_TEST_CASE(blocksTakeSeveralTiles, *needsDevice()) {
+  Context context;
+  constexpr Index kTimes = 8;
+  const auto repeat = [](const Bounded& b) {
+    Bounded all;
+    all.exact = b.exact.replicate(kTimes, 1);
+    all.error = b.error.replicate(kTimes, 1);
+    return all;
+  };
+  for (const Index headDim : {64, 128}) {
+    const ScalarType scalar = headDim == 64 ? ScalarType::kHalf : ScalarType::kBFloat16;
+    Case c(scalar, {4, 1, headDim}, {450, 512, 385, 500});
+    const Arithmetic arithmetic = arithmeticOf(".mma", scalar);  // the wider bounds
+    const Bounded o = repeat(Forward(c.in, arithmetic).o);
+    const Backward b(c.in, c.o, c.lse, c.d_o, arithmetic);
+    const Bounded dq = repeat(b.dq), dk = repeat(b.dk), dv = repeat(b.dv);
+    c.in.heads = {4 * kTimes, kTimes, headDim};
+    for (MatrixXd* m : {&c.in.q, &c.in.k, &c.in.v, &c.d_o, &c.o, &c.lse}) *m = m->replicate(kTimes, 1).eval();
+    Upload device(c, Columns::kPacked);
+    for (const auto& row : gpu::internal::attentionBackwardLowerings())
+      if (!whyNot(row, device.backward(false), context))
+        checkOp(std::string(row.name) + " " + c.name(Columns::kPacked),
+                {{"dq", &device.dq, dq.exact, dq.error},
+                 {"dk", &device.dk, dk.exact, dk.error},
+                 {"dv", &device.dv, dv.exact, dv.error}},
+                true, context, [&](bool accumulate) { row.run(device.backward(accumulate), context); });
+    for (const auto& row : gpu::internal::attentionForwardLowerings())
+      if (!whyNot(row, device.forward, context))
+        checkOp(std::string(row.name) + " " + c.name(Columns::kPacked), {{"o", &device.o, o.exact, o.error}}, false,
+                context, [&](bool) { row.run(device.forward, context); });
+  }
+}
+
+// What lies beside a sequence is another's, which may hold anything.
+BOOST_AUTO_TEST_CASE(sequencesDoNotTouchTheirNeighbours, *needsDevice()) {
+  Context context;
+  const std::vector<int> lengths = {40, 70, 300, 129, 65, 1, 200, 100};
+  for (const ScalarType scalar : {ScalarType::kFloat, ScalarType::kHalf, ScalarType::kBFloat16})
+    for (const Index headDim : {64, 128}) {
+      Case c(scalar, {4, 2, headDim}, lengths);
+      const auto spoil = [&](MatrixXd& m) {  // every other sequence
+        for (std::size_t s = 0; s < lengths.size(); s += 2)
+          m.middleCols(c.in.offsets[s], lengths[s]).setConstant(std::nan(""));
+      };
+      const Arithmetic arithmetic = arithmeticOf(".mma", scalar);  // the wider bounds
+      const Forward f(c.in, arithmetic);
+      const Backward b(c.in, c.o, c.lse, c.d_o, arithmetic);
+      for (MatrixXd* m : {&c.in.q, &c.in.k, &c.in.v, &c.d_o, &c.o, &c.lse}) spoil(*m);
+      Upload device(c, Columns::kPacked);
+      const auto check = [&](const OpMatrix& m, const Bounded& expected, const char* name) {
+        const MatrixXd found = m.valuesOf(m.download(context));
+        for (std::size_t s = 1; s < lengths.size(); s += 2) {
+          const auto part = [&](const MatrixXd& all) { return all.middleCols(c.in.offsets[s], lengths[s]).eval(); };
+          checkValues(part(found), part(expected.exact), part(expected.error), scalar,
+                      std::string(name) + " " + c.in.heads.name());
+        }
+      };
+      for (const auto& row : gpu::internal::attentionBackwardLowerings()) {
+        if (whyNot(row, device.backward(false), context)) continue;
+        row.run(device.backward(false), context);
+        check(device.dq, b.dq, row.name), check(device.dk, b.dk, row.name), check(device.dv, b.dv, row.name);
+      }
+      for (const auto& row : gpu::internal::attentionForwardLowerings()) {
+        if (whyNot(row, device.forward, context)) continue;
+        row.run(device.forward, context);
+        check(device.o, f.o, row.name);
+      }
+    }
 }
 
 BOOST_AUTO_TEST_CASE(tensorCoresTakeAlignedHalvesOfTheirHeadDimensions, *needsDevice()) {
@@ -327,13 +413,31 @@ BOOST_AUTO_TEST_CASE(tensorCoresTakeAlignedHalvesOfTheirHeadDimensions, *needsDe
   BOOST_TEST(reason(ScalarType::kFloat, 64, Columns::kPacked) != "");
 }
 
+BOOST_AUTO_TEST_CASE(kernelsForHopperTakeLongSequencesOfTheirHeadDimensions, *needsDevice()) {
+  Context context;
+  if (context.properties().major != 9) return;
+  const auto takes = [&](ScalarType scalar, Index headDim, Columns columns, int tokens) {
+    Upload device(Case(scalar, {2, 1, headDim}, {tokens, tokens}), columns);
+    const bool forward = !gpu::internal::refuseAttentionWgmma(device.forward, context);
+    BOOST_TEST(forward == !gpu::internal::refuseAttentionBackwardWgmma(device.backward(false), context));
+    return forward;
+  };
+  for (const Index headDim : {64, 128})
+    for (const ScalarType scalar : {ScalarType::kHalf, ScalarType::kBFloat16})
+      for (const Columns columns : {Columns::kPacked, Columns::kGaps}) BOOST_TEST(takes(scalar, headDim, columns, 256));
+  BOOST_TEST(!takes(ScalarType::kHalf, 64, Columns::kPacked, 40));
+  BOOST_TEST(!takes(ScalarType::kHalf, 64, Columns::kOdd, 256));
+  BOOST_TEST(!takes(ScalarType::kHalf, 32, Columns::kPacked, 256));
+  BOOST_TEST(!takes(ScalarType::kFloat, 64, Columns::kPacked, 256));
+}
+
 BOOST_AUTO_TEST_CASE(unwantedGradientsAreLeftOut, *needsDevice()) {
   Context context;
   for (const ScalarType scalar : {ScalarType::kFloat, ScalarType::kHalf}) {
     const Case c(scalar, {4, 2, 64}, {70});
     Upload device(c, Columns::kPacked);
     for (const auto& row : gpu::internal::attentionBackwardLowerings()) {
-      if (row.refuse(device.backward(false), context)) continue;
+      if (whyNot(row, device.backward(false), context)) continue;
       const Backward b(c.in, c.o, c.lse, c.d_o, arithmeticOf(row.name, scalar));
       const Outcome outcomes[] = {{"dq alone", &device.dq, b.dq.exact, b.dq.error},
                                   {"dk alone", &device.dk, b.dk.exact, b.dk.error},

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <string>
 
+#include <src/cuda/op_attention.h>
+
 #include "OpOperands.h"
 
 namespace EigenQ {
@@ -39,8 +41,21 @@ struct Arithmetic {
 constexpr Arithmetic kFloatArithmetic = {kUnit, 0, 0};
 
 inline Arithmetic arithmeticOf(const std::string& row, ScalarType scalar) {
-  if (row.find(".mma") == std::string::npos) return kFloatArithmetic;
+  if (row.find("mma") == std::string::npos) return kFloatArithmetic;
   return {4 * kUnit, unitOf(scalar), scalar == ScalarType::kHalf ? underflowOf(scalar) : 0};
+}
+
+/** Why a kernel cannot run, whether or not it would be chosen. */
+inline const char* whyNot(const gpu::internal::DeviceLowering<gpu::internal::CausalAttention>& row,
+                          const gpu::internal::CausalAttention& op, const gpu::Context& context) {
+  using namespace gpu::internal;
+  return row.run == runAttentionWgmma ? refuseAttentionWgmmaAtAll(op, context) : row.refuse(op, context);
+}
+inline const char* whyNot(const gpu::internal::DeviceLowering<gpu::internal::CausalAttentionBackward>& row,
+                          const gpu::internal::CausalAttentionBackward& op, const gpu::Context& context) {
+  using namespace gpu::internal;
+  return row.run == runAttentionBackwardWgmma ? refuseAttentionBackwardWgmmaAtAll(op, context)
+                                              : row.refuse(op, context);
 }
 
 struct Bounded {

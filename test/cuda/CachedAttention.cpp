@@ -125,7 +125,7 @@ void checkPrefill(const Heads& heads, ScalarType scalar, const Integers& starts,
     op.positions = devicePositions.data();
     op.q = deviceQ.in(), op.k = k.in(), op.v = v.in(), op.o = result.out();
     for (const auto& row : gpu::internal::attentionForwardLowerings()) {
-      if (row.refuse(op, context)) continue;
+      if (whyNot(row, op, context)) continue;
       ++runs[row.name];
       const Bounded o = expected(arithmeticOf(row.name, scalar));
       checkOp(std::string(row.name) + " " + caches.name(columns), {{"o", &result, o.exact, o.error}}, false, context,
