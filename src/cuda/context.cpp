@@ -3,6 +3,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "architectures.h"
 #include "context_state.h"
@@ -56,6 +57,7 @@ StreamHandle::StreamHandle(int device) : m_device(device) {
 }
 
 StreamHandle::~StreamHandle() {
+  returnPutOff();
   if (m_owned) (void)cudaStreamDestroy(m_stream);  // queued work still runs; a destructor cannot report
 }
 
@@ -70,7 +72,7 @@ void StreamHandle::beginCapture() {
   const DeviceGuard guard(m_device);
   const std::lock_guard<std::mutex> lock(m_mutex);
   if (!isCapturing()) {
-    if (!m_beforeCapture) m_beforeCapture = std::make_unique<Event>();
+    if (!m_beforeCapture) m_beforeCapture = std::make_shared<Event>();
     EIGENQ_CUDA_CHECK(cudaEventRecord(m_beforeCapture->get(), m_stream));
   }
   EIGENQ_CUDA_CHECK(cudaStreamBeginCapture(m_stream, cudaStreamCaptureModeThreadLocal));
@@ -84,18 +86,55 @@ void StreamHandle::waitFor(const Event& event) const {
 
 void StreamHandle::waitFor(const StreamHandle& other) const {
   if (m_stream == other.m_stream && m_device == other.m_device) return;
-  const std::lock_guard<std::mutex> lock(other.m_mutex);
-  const std::uint64_t capture = other.captureId();
-  if (capture != 0 && capture != captureId()) {
-    if (capture == other.m_capture) return waitFor(*other.m_beforeCapture);
+  waitFor(*other.eventFor(captureId()));
+}
+
+/** Behind what this stream holds, for one that is in \a capture, or in none if that is 0. */
+std::shared_ptr<const Event> StreamHandle::eventFor(std::uint64_t capture) const {
+  const std::lock_guard<std::mutex> lock(m_mutex);
+  const std::uint64_t own = captureId();
+  if (own != 0 && own != capture) {
+    if (own == m_capture) return m_beforeCapture;
     throw std::logic_error(
         "EigenQ::gpu: a stream has to wait for one that is being captured in a graph: record with gpu::Graph, which "
         "keeps what the stream held before, or wait until the capture is over");
   }
-  const DeviceGuard guard(other.m_device);
-  const Event event;
-  EIGENQ_CUDA_CHECK(cudaEventRecord(event.get(), other.m_stream));
-  waitFor(event);
+  const DeviceGuard guard(m_device);
+  auto event = std::make_shared<const Event>();
+  EIGENQ_CUDA_CHECK(cudaEventRecord(event->get(), m_stream));
+  return event;
+}
+
+// Both are called by destructors, which cannot report. After a fault or at the end of the process nothing can be given
+// back; nor can memory that a stream has read which somebody else is capturing.
+void StreamHandle::release(void* memory, std::uint64_t allocatedIn,
+                           const std::vector<std::shared_ptr<StreamHandle>>& readers) noexcept {
+  try {
+    Released released{memory, {}};
+    for (const auto& reader : readers) released.readers.push_back(reader->eventFor(allocatedIn));
+    const std::lock_guard<std::mutex> lock(m_mutex);
+    const std::uint64_t capture = captureId();
+    if (capture != 0 && capture != allocatedIn)
+      m_putOff.push_back(std::move(released));
+    else
+      free(released);
+  } catch (const std::exception&) {
+  }
+}
+
+void StreamHandle::returnPutOff() noexcept {
+  try {
+    const std::lock_guard<std::mutex> lock(m_mutex);
+    if (m_putOff.empty() || isCapturing()) return;
+    for (const Released& released : std::exchange(m_putOff, {})) free(released);
+  } catch (const std::exception&) {
+  }
+}
+
+void StreamHandle::free(const Released& released) const {
+  const DeviceGuard guard(m_device);  // a borrowed stream 0 is the current device's
+  for (const auto& reader : released.readers) waitFor(*reader);
+  EIGENQ_CUDA_CHECK(cudaFreeAsync(released.memory, m_stream));
 }
 
 void* allocate(const StreamHandle& stream, std::size_t bytes) {

@@ -72,15 +72,30 @@ class StreamHandle {
    * they are the same. Throws std::logic_error where somebody else is capturing \a other. */
   void waitFor(const StreamHandle& other) const;
 
+  /** Gives memory back behind what this stream and \a readers hold. A graph frees nothing but what it has allocated
+   * itself: during a capture other memory is put off until returnPutOff().
+   * \param allocatedIn  the capture in which it was allocated, or 0 */
+  void release(void* memory, std::uint64_t allocatedIn,
+               const std::vector<std::shared_ptr<StreamHandle>>& readers) noexcept;
+  /** Gives back what was put off; nothing while a capture is going on. */
+  void returnPutOff() noexcept;
+
  private:
+  struct Released {
+    void* memory;
+    std::vector<std::shared_ptr<const Event>> readers;  // behind their work
+  };
+  std::shared_ptr<const Event> eventFor(std::uint64_t capture) const;
   void waitFor(const Event& event) const;
+  void free(const Released& released) const;
 
   int m_device;
   cudaStream_t m_stream = nullptr;
   bool m_owned = true;
   mutable std::mutex m_mutex;  // held while a capture begins, and while others ask whether one is going on
-  std::unique_ptr<Event> m_beforeCapture;
+  std::shared_ptr<Event> m_beforeCapture;
   std::uint64_t m_capture = 0;  // the one that m_beforeCapture precedes
+  std::vector<Released> m_putOff;
 };
 
 /** Stream-ordered memory from the device's pool. Throws CudaOutOfMemory. */

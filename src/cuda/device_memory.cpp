@@ -2,6 +2,7 @@
 #include <eigen_q/src/gpu/DeviceMemory.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -18,13 +19,6 @@ namespace {
 /** Half of it fills while the other half is on its way; 8 MiB keep the bus busy. */
 constexpr std::size_t kStagingHalf = std::size_t{8} << 20;
 
-void refuseCapture(const ContextState& state, const char* what) {
-  if (state.stream->isCapturing())
-    throw std::logic_error(std::string(what) +
-                           " inside a graph capture: a replay would not repeat it. Copy before, or " +
-                           "with copyAsync from memory that lives as long as the graph");
-}
-
 /** A graph cannot wait for what another stream does outside of it, once and never again. */
 void waitForStream(const StreamHandle& stream, const StreamHandle& other) {
   if (stream.isCapturing() && other.captureId() != stream.captureId())
@@ -40,28 +34,19 @@ struct MemoryBlock::Users {
   std::mutex mutex;
   std::shared_ptr<StreamHandle> writer;
   std::vector<std::shared_ptr<StreamHandle>> readers;  // on other streams than the writer's, since its last write
+  std::uint64_t allocatedIn = 0;                       // a capture; 0: in none
 };
 
 MemoryBlock::MemoryBlock(std::size_t bytes, Context& context) : m_bytes(bytes), m_users(std::make_unique<Users>()) {
   m_users->writer = context.state().stream;
+  m_users->writer->returnPutOff();  // of a capture that was none of gpu::Graph's
+  m_users->allocatedIn = m_users->writer->captureId();
   m_data = allocate(*m_users->writer, bytes);
 }
 
-MemoryBlock::~MemoryBlock() {
-  try {
-    waitForReaders();
-  } catch (const std::exception&) {
-    // A destructor cannot report. A failure of the device is sticky: the next call of the program will.
-  }
-  release(*m_users->writer, m_data);
-}
+MemoryBlock::~MemoryBlock() { m_users->writer->release(m_data, m_users->allocatedIn, m_users->readers); }
 
 int MemoryBlock::device() const { return m_users->writer->device(); }
-
-void MemoryBlock::waitForReaders() {
-  for (const auto& reader : m_users->readers) waitForStream(*m_users->writer, *reader);
-  m_users->readers.clear();
-}
 
 void MemoryBlock::requireSameDevice(const Context& context) const {
   if (context.device() == device()) return;
@@ -92,10 +77,12 @@ void MemoryBlock::beginWrite(Context& context) {
   requireSameDevice(context);
   const std::shared_ptr<StreamHandle>& stream = context.state().stream;
   const std::lock_guard<std::mutex> lock(m_users->mutex);
-  waitForReaders();
-  if (stream == m_users->writer) return;
-  waitForStream(*stream, *m_users->writer);
-  m_users->writer = stream;
+  for (const auto& reader : m_users->readers)
+    if (reader != stream) waitForStream(*stream, *reader);
+  const bool wroteLast = stream == m_users->writer;
+  if (!wroteLast) waitForStream(*stream, *m_users->writer);
+  m_users->readers.clear();  // now that nothing can throw
+  if (!wroteLast) m_users->writer = stream;
 }
 
 void MemoryBlock::copyTo(void* to, std::size_t bytes, Context& context) {
@@ -108,9 +95,16 @@ void MemoryBlock::copyTo(void* to, std::size_t bytes, Context& context) {
     EIGENQ_CUDA_CHECK(cudaMemcpyPeerAsync(to, context.device(), m_data, device(), bytes, context.stream()));
 }
 
+void refuseCapture(const Context& context, const char* what) {
+  if (context.isCapturing())
+    throw std::logic_error(std::string(what) +
+                           " inside a graph capture: a replay would not repeat it. Copy before, or " +
+                           "with copyAsync from memory that lives as long as the graph");
+}
+
 void upload(void* device, const void* host, std::size_t bytes, Context& context) {
+  refuseCapture(context, "EigenQ::gpu: upload");
   ContextState& state = context.state();
-  refuseCapture(state, "EigenQ::gpu: upload");
   const DeviceGuard guard(context.device());
   Staging& staging = state.staging(2 * kStagingHalf);
   for (std::size_t done = 0; done < bytes; done += kStagingHalf) {
@@ -125,7 +119,7 @@ void upload(void* device, const void* host, std::size_t bytes, Context& context)
 }
 
 void download(void* host, const void* device, std::size_t bytes, Context& context) {
-  refuseCapture(context.state(), "EigenQ::gpu: download");
+  refuseCapture(context, "EigenQ::gpu: download");
   const DeviceGuard guard(context.device());
   if (bytes > 0) EIGENQ_CUDA_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, context.stream()));
   context.synchronize();

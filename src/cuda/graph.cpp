@@ -19,12 +19,14 @@ void Graph::abandon(Context& context) noexcept {
   (void)cudaStreamEndCapture(context.stream(), &graph);  // an exception is on its way that says more
   if (graph) (void)cudaGraphDestroy(graph);
   (void)cudaGetLastError();  // an invalidated capture is no error of the next call
+  context.state().stream->returnPutOff();
 }
 
 void Graph::end(Context& context) {
   const internal::DeviceGuard guard(context.device());
   cudaGraph_t graph = nullptr;
   EIGENQ_CUDA_CHECK(cudaStreamEndCapture(context.stream(), &graph));
+  context.state().stream->returnPutOff();
   const cudaError_t status = cudaGraphInstantiate(&m_executable, graph, 0);
   (void)cudaGraphDestroy(graph);
   EIGENQ_CUDA_CHECK(status);

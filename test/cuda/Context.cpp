@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <future>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -178,6 +179,7 @@ BOOST_AUTO_TEST_CASE(uploadsInsideACaptureAreRefused, *needsDevice()) {
   BOOST_TEST_REQUIRE(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
   BOOST_CHECK_THROW(d.view().copyFromHost(x, context), std::logic_error);
   BOOST_CHECK_THROW(d.toHost(context), std::logic_error);
+  BOOST_CHECK_THROW(d.toHostAsync(context), std::logic_error);
   cudaGraph_t graph = nullptr;
   BOOST_TEST(cudaStreamEndCapture(context.stream(), &graph) == cudaSuccess);
   cudaGraphDestroy(graph);
@@ -218,6 +220,48 @@ BOOST_AUTO_TEST_CASE(aStreamIsReadWhileAnotherThreadRecordsIt, *needsDevice()) {
   BOOST_TEST((seen == x + x));
   graph.launch();
   BOOST_TEST((twice.toHost(writer) == 4 * x));
+}
+
+BOOST_AUTO_TEST_CASE(whatAStreamHasWrittenIsOverwrittenWhileAnotherThreadRecordsIt, *needsDevice()) {
+  Context writer, other;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  auto d = DeviceMatrix<float>::fromHost(x, writer), e = DeviceMatrix<float>::fromHost(x, writer);
+  gpu::Graph graph(writer, [&] {
+    d.device(writer) = d + d;
+    std::async(std::launch::async, [&] {
+      DeviceMatrix<float> copy;
+      copy.device(other) = e + e;
+      e.device(other) = copy + copy;
+    }).get();
+  });
+  BOOST_TEST((e.toHost(other) == 4 * x));
+  graph.launch();
+  BOOST_TEST((d.toHost(writer) == 2 * x));
+}
+
+BOOST_AUTO_TEST_CASE(memoryFreedWhileItsStreamIsRecordedGoesBackBehindTheRecording, *needsDevice()) {
+  using gpu::internal::MemoryBlock;
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  Context context;
+  const MatrixXf x = MatrixXf::Random(30, 20);
+  const auto d = DeviceMatrix<float>::fromHost(x, context);
+  DeviceMatrix<float> y(30, 20, context);
+  const auto round = [&] {
+    auto mine = std::make_unique<MemoryBlock>(kBytes, context), theirs = std::make_unique<MemoryBlock>(kBytes, context);
+    gpu::Graph graph(context, [&] {
+      y.device(context) = d + d;
+      mine.reset();
+      std::async(std::launch::async, [&] { theirs.reset(); }).get();
+      y.device(context) = y + d;  // the recording goes on
+    });
+    y.setZero(context);
+    graph.launch();
+    BOOST_TEST((y.toHost(context) == x + x + x));
+  };
+  for (int i = 0; i < 3; ++i) round();
+  const std::size_t before = freeMemory();
+  for (int i = 0; i < 10; ++i) round();
+  BOOST_TEST(freeMemory() == before);
 }
 
 BOOST_AUTO_TEST_CASE(aStreamThatSomebodyElseCapturesIsRefused, *needsDevice()) {

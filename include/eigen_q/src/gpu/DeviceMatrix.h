@@ -69,7 +69,8 @@ class DeviceMatrix : public DeviceBase<DeviceMatrix<Scalar_, Options>> {
     internal::download(host.data(), data(), bytes(), context);
     return host;
   }
-  /** Starts a copy to pinned memory; get() waits for it. */
+  /** Starts a copy to pinned memory; get() waits for it. Throws std::logic_error inside a graph capture, whose replays
+   * would write to memory that is gone by then. */
   HostTransfer<Scalar, Options> toHostAsync(Context& context = Context::current()) const;
   /** A copy in the memory of the context's device, be it this matrix's own or another. */
   DeviceMatrix clone(Context& context = Context::current()) const {
@@ -178,6 +179,7 @@ class HostTransfer {
 
 template <typename Scalar, int Options>
 HostTransfer<Scalar, Options> DeviceMatrix<Scalar, Options>::toHostAsync(Context& context) const {
+  internal::refuseCapture(context, "EigenQ::gpu: toHostAsync");
   beginRead(context);
   return {data(), m_rows, m_cols, context};
 }

@@ -37,12 +37,14 @@ class MemoryBlock {
   struct Users;
   void requireSameDevice(const Context& context) const;
   void waitForWriter(Context& context);
-  void waitForReaders();
 
   void* m_data = nullptr;
   std::size_t m_bytes = 0;
   std::unique_ptr<Users> m_users;
 };
+
+/** Throws std::logic_error, naming \a what, inside a graph capture. */
+void refuseCapture(const Context& context, const char* what);
 
 /** Copies to the device through pinned staging memory of the context. The host memory is free when this returns; the
  * device has it once the stream gets there. Throws std::logic_error inside a graph capture, where the copy would replay
