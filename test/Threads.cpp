@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 
 #if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #define EIGENQ_TEST_FORK
@@ -137,6 +138,31 @@ BOOST_AUTO_TEST_CASE(aForkedChildHasThreadsOfItsOwn) {
     BOOST_TEST((product() == expected));
   }
 }
+
+#ifdef __GLIBC__
+// In a child, whose pool has no threads yet.
+BOOST_AUTO_TEST_CASE(whereThereAreNoThreadsTheCallerDoesItAlone) {
+  const Settings settings(nullptr, 2);
+  const MatrixXf expected = product();
+  const pid_t child = fork();
+  if (child == 0) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, std::size_t{1} << 47);  // all that a process can address
+    pthread_setattr_default_np(&attributes);
+    bool same = false;
+    try {
+      same = product() == expected;
+    } catch (const std::exception&) {
+    }
+    leaveChild(same ? 0 : 1);
+  }
+  BOOST_TEST_REQUIRE(child > 0);
+  int status = 0;
+  BOOST_TEST(waitpid(child, &status, 0) == child);
+  BOOST_TEST((WIFEXITED(status) && WEXITSTATUS(status) == 0), "status " << status);
+}
+#endif
 #endif
 
 BOOST_AUTO_TEST_CASE(everyThreadBeginsWithAShareOfItsOwn) {

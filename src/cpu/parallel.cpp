@@ -156,7 +156,7 @@ class Pool {
     if (!owner.owns_lock()) return false;
     {
       const std::lock_guard<std::mutex> lock(m_mutex);
-      while (static_cast<int>(m_workers.size()) < threads - 1) m_workers.emplace_back([this] { work(); });
+      hire(threads - 1);
       m_job = &job;
       m_seats = threads - 1;
       ++m_jobs;
@@ -174,6 +174,14 @@ class Pool {
   }
 
  private:
+  /** As many workers as there are to be, or as the system gives. The caller does what they do not, all if need be. */
+  void hire(int workers) {
+    try {
+      while (static_cast<int>(m_workers.size()) < workers) m_workers.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+    }
+  }
+
   void work() {
     std::unique_lock<std::mutex> lock(m_mutex);
     for (unsigned long seen = 0;;) {
