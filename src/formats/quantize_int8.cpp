@@ -105,7 +105,7 @@ void quantizeInt8Cols(const ConstDenseView& a, float threshold, std::int8_t* cod
   const std::vector<float> absmax = colAbsmaxOf(a, isOutlier);
   std::copy(absmax.begin(), absmax.end(), colAbsmax);
   std::vector<float> scales(absmax.size());
-  std::transform(absmax.begin(), absmax.end(), scales.begin(), int8Scale);
+  std::transform(absmax.begin(), absmax.end(), scales.begin(), [](float m) { return int8Scale(m); });
   forEachRow(a, [&](const float* values, Index row) {
     std::int8_t* out = codes + row * a.cols;
     for (std::size_t c = 0; c < scales.size(); ++c) out[c] = encodeInt8(values[c], scales[c]);
