@@ -88,8 +88,9 @@ TrainerState::Settings TrainOptions::settings() const {
       {"evaluate_every", std::to_string(evaluateEvery)},
       {"patience", std::to_string(patience)},
   };
-  // Under a constant rate a longer run begins as a shorter one does: it can be prolonged.
-  if (decay != Decay::kConstant) settings.emplace_back("steps", std::to_string(steps));
+  // Under a constant rate a longer run begins as a shorter one does: it can be prolonged. But with patience the shorter
+  // one ends with the parameters of its best evaluation, and the last of its evaluations may not be one of the longer.
+  if (decay != Decay::kConstant || patience > 0) settings.emplace_back("steps", std::to_string(steps));
   return settings;
 }
 

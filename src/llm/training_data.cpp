@@ -76,7 +76,13 @@ std::optional<Example> lesson(const PromptCompletion& text, const Encode& encode
 
 Batch packExamples(const std::vector<const Example*>& examples) {
   std::vector<std::vector<int>> sequences;
-  for (const Example* example : examples) sequences.push_back(example->tokens);
+  for (const Example* example : examples) {
+    if (example->targets.size() != example->tokens.size())
+      throw std::invalid_argument("packExamples: expected as many targets as tokens, " +
+                                  std::to_string(example->tokens.size()) + ", found " +
+                                  std::to_string(example->targets.size()));
+    sequences.push_back(example->tokens);
+  }
   Batch batch = pack(sequences);
   batch.targets.resize(batch.size());
   for (std::size_t s = 0; s < examples.size(); ++s)

@@ -137,6 +137,15 @@ BOOST_AUTO_TEST_CASE(sequencesEndEachForItself) {
   BOOST_TEST(generate({}, greedy()).empty());
 }
 
+BOOST_AUTO_TEST_CASE(sequencesEndWithTheModelsPositions) {
+  test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), 3, {});
+  Model model(weights, /*maxPositions=*/16);
+  llm::Generator generate(model, 1, 100);
+  BOOST_TEST(generate.cache().capacity() == 16);
+  BOOST_TEST(generate({kPrompts[2]}, greedy(100))[0].size() == 5u);
+  BOOST_CHECK_THROW(generate({std::vector<int>(17, 1)}, greedy()), std::invalid_argument);
+}
+
 BOOST_AUTO_TEST_CASE(whatCannotBeContinuedIsRefused) {
   Model model = test::tinyModel(llm::LlamaFamily::kLlama);
   llm::Generator generate(model, 2, 8);

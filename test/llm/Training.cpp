@@ -223,6 +223,42 @@ BOOST_AUTO_TEST_CASE(resumedRunsAreThoseThatWereNotStopped) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(runsUnderAConstantRateAreProlonged) {
+  llm::TrainOptions shorter = options(6), longer = options(9);
+  for (llm::TrainOptions* o : {&shorter, &longer}) o->decay = llm::TrainOptions::Decay::kConstant;
+  auto whole = tinyModel(0.1), part = tinyModel(0.1), prolonged = tinyModel(0.1);
+  Trainer trainer(whole, data(10, 1), data(6, 2), longer), before(part, data(10, 1), data(6, 2), shorter);
+  llm::runTraining(trainer, {}, ignore);
+  llm::runTraining(before, {}, ignore);
+  Trainer after(prolonged, data(10, 1), data(6, 2), longer);
+  after.setState(before.state());
+  llm::runTraining(after, {}, ignore);
+  BOOST_TEST(same(parameters(prolonged), parameters(whole)));
+}
+
+// Its end took it back to its best: the longer run would go on from there.
+BOOST_AUTO_TEST_CASE(runsWithPatienceAreNotProlonged) {
+  llm::TrainOptions shorter = options(6), longer = options(9);
+  for (llm::TrainOptions* o : {&shorter, &longer}) {
+    o->decay = llm::TrainOptions::Decay::kConstant;
+    o->evaluateEvery = 2;
+    o->patience = 5;
+  }
+  auto model = tinyModel(), prolonged = tinyModel();
+  Trainer before(model, data(10, 1), data(6, 2), shorter);
+  llm::runTraining(before, {}, ignore);
+  Trainer after(prolonged, data(10, 1), data(6, 2), longer);
+  BOOST_CHECK_EXCEPTION(after.setState(before.state()), FormatError,
+                        [](const FormatError& e) { return e.key() == std::string("steps"); });
+}
+
+BOOST_AUTO_TEST_CASE(examplesHaveATargetForEachToken) {
+  for (const std::size_t targets : {std::size_t{0}, std::size_t{2}, std::size_t{400}}) {
+    const Example example{{1, 2, 3}, std::vector<int>(targets, 4)};
+    BOOST_CHECK_THROW(llm::packExamples({&example}), std::invalid_argument);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(statesOfOtherRunsAreRefused) {
   auto model = tinyModel();
   Trainer trainer(model, data(10, 1), {}, options(9));

@@ -38,12 +38,13 @@ class Generator {
   using Scalar = typename Model::Scalar;
   using Place = typename Model::Place;
 
-  /** \param sequences  prompts at a time. \param capacity  tokens of each, prompt included; 0: all the model has. On a
-   * device: in memory and on the stream of the current context, which outlives the generator; what other contexts do to
-   * the model has to be waited for. */
+  /** \param sequences  prompts at a time. \param capacity  tokens of each, prompt included; 0, and more than the model
+   * has positions for: as many as those. On a device: in memory and on the stream of the current context, which
+   * outlives the generator; what other contexts do to the model has to be waited for. */
   explicit Generator(Model& model, Index sequences = 1, Index capacity = 0)
       : m_model(model),
-        m_cache(model.config(), sequences, capacity > 0 ? capacity : model.maxPositions()),
+        m_cache(model.config(), sequences,
+                capacity > 0 ? std::min(capacity, model.maxPositions()) : model.maxPositions()),
         m_step(model, m_cache),
         m_tokens(Eigen::VectorXi::Zero(sequences)) {}
   Generator(const Generator&) = delete;

@@ -42,7 +42,8 @@ bool convert(HostWeight& w, const std::string& module, const LoadOptions& option
  *   last bit of a float; a quantised format stores every projection in it, but for skipModules, and loses what the
  *   report says; kAsStored does so with each format as it is, block size and statistics included.
  * \returns one entry for each adapter, in the order of the model; in dense float weights the errors are 0.
- * From a device it waits for the current context. Throws FormatError where a weight cannot be quantised as asked. */
+ * From a device it waits for the current context. Throws FormatError where a weight cannot be quantised as asked; then
+ * some of the adapters may be merged already. */
 template <typename Scalar, typename Place>
 std::vector<MergedWeight> mergeAdapters(Llama<Scalar, Place>& model, const LoadOptions& options = mergeToDense()) {
   std::vector<MergedWeight> reports;

@@ -45,7 +45,7 @@ using Encode = std::function<std::vector<int>(const std::string& text, bool addS
 std::optional<Example> lesson(const PromptCompletion& text, const Encode& encode, std::optional<int> endToken,
                               Index maxLength);
 
-/** \a examples side by side. */
+/** \a examples side by side. Throws std::invalid_argument where one has not a target for each token. */
 Batch packExamples(const std::vector<const Example*>& examples);
 
 /** An endless sequence of numbers below \a count: every one once, in an order of its own for each time round. Any

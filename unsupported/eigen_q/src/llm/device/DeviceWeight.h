@@ -28,14 +28,9 @@ struct QuantizedIn<ad::Device> {
     return w.toHost();
   }
 
-  static Index sizeInBytes(const Int8& w) { return w.rows() * w.cols() + w.rows() * Index(sizeof(float)); }
-  template <FourBitType kType>
-  static Index sizeInBytes(const FourBit<kType>& w) {
-    constexpr Index kFloat = sizeof(float);
-    const Index values = w.rows() * w.cols(), blocks = EigenQ::internal::blockCount(values, w.blockSize());
-    const Index nested =
-        blocks + (EigenQ::internal::blockCount(blocks, 256) + EigenQ::internal::kByteLevels + 1) * kFloat;
-    return EigenQ::internal::packedSize(values) + (w.isNested() ? nested : blocks * kFloat);
+  template <typename W>
+  static Index sizeInBytes(const W& w) {
+    return w.sizeInBytes();
   }
 };
 
