@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -89,7 +90,13 @@ template <typename Model>
 void generateMany(Model& model, const llm::Tokenizer& tokenizer, const GenerateOptions& options, Speed& speed) {
   const std::vector<std::string> prompts = readPrompts(options.batch);
   std::vector<std::vector<int>> ids;
-  for (const std::string& prompt : prompts) ids.push_back(encodePrompt(tokenizer, prompt, model.maxPositions()));
+  for (const std::string& prompt : prompts) {
+    try {
+      ids.push_back(encodePrompt(tokenizer, prompt, model.maxPositions()));
+    } catch (const std::runtime_error& e) {
+      throw std::runtime_error(options.batch + ": prompt " + std::to_string(ids.size() + 1) + ": " + e.what());
+    }
+  }
   std::size_t longest = 0;
   for (const auto& prompt : ids) longest = std::max(longest, prompt.size());
   const auto atATime = std::min(static_cast<std::size_t>(options.batchSize), prompts.size());
@@ -106,8 +113,10 @@ void generateMany(Model& model, const llm::Tokenizer& tokenizer, const GenerateO
       readPrompt(decoders.back(), prompt, options.stop);
     }
     std::vector<std::string> texts(count);
+    llm::GenerateOptions how = options.how;
+    how.sampling.seed += i;  // the generator counts from here
     speed.begin();
-    const auto tokens = generate(some, options.how, [&](Index sequence, int token) {
+    const auto tokens = generate(some, how, [&](Index sequence, int token) {
       const auto s = static_cast<std::size_t>(sequence);
       speed.countToken();
       texts[s] += decoders[s].push(token);

@@ -214,6 +214,8 @@ void addFinetune(CLI::App& program, Job& job) {
     checkModelOptions(*command, options->model);
     requireUsage(command->count("--text") + command->count("--jsonl") > 0, "--text or --jsonl is required");
     requireUsage(options->train.patience == 0 || options->train.evaluateEvery > 0, "--patience needs --eval-every");
+    requireUsage(options->train.evaluateEvery == 0 || options->holdOut > 0 || !options->eval.empty(),
+                 "--eval-every needs something held out, by --hold-out or --eval");
     if (options->lora.targetModules.names == std::vector<std::string>{"all-linear"})
       options->lora.targetModules = llm::ModuleFilter::allLinear();
     options->lora.baseModel = options->model.directory;

@@ -29,11 +29,12 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
   addModelOptions(command, options.model);
   addAdapterOption(command, options.model);
   CLI::Option* prompt = command.add_option("--prompt", options.prompt, "Text to continue");
-  command.add_option("--batch", options.batch, "File of prompts, one a line; prints a line of JSON for each")
-      ->type_name("FILE")
-      ->check(unnamed(CLI::ExistingFile))
-      ->excludes(prompt);
-  command.add_option("--batch-size", options.batchSize, "Prompts at a time")->check(positive());
+  CLI::Option* batch =
+      command.add_option("--batch", options.batch, "File of prompts, one a line; prints a line of JSON for each")
+          ->type_name("FILE")
+          ->check(unnamed(CLI::ExistingFile))
+          ->excludes(prompt);
+  command.add_option("--batch-size", options.batchSize, "Prompts at a time")->check(positive())->needs(batch);
   command.add_option("--max-tokens", options.how.maxNewTokens, "Most new tokens of a prompt")->check(positive());
   llm::SamplingOptions& sampling = options.how.sampling;
   command.add_option("--temperature", sampling.temperature, "Of sampling; 0: the likeliest token")
@@ -58,7 +59,7 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
       ->allow_extra_args(false)
       ->check(unnamed(CLI::Validator([](std::string& text) { return text.empty() ? "expected a text" : ""; }, "")));
   command.add_flag("--ignore-eos", options.ignoreEos, "Go on behind tokens that end a text");
-  command.add_flag("--no-echo", options.noEcho, "Print only what is new");
+  command.add_flag("--no-echo", options.noEcho, "Print only what is new")->excludes(batch);
 }
 
 }  // namespace
@@ -109,6 +110,9 @@ void addGenerate(CLI::App& program, Job& job) {
   command->callback([=, &job] {
     checkModelOptions(*command, options->model);
     requireUsage(command->count("--prompt") + command->count("--batch") > 0, "--prompt or --batch is required");
+    for (const char* name : {"--top-k", "--top-p", "--min-p"})
+      requireUsage(command->count(name) == 0 || options->how.sampling.temperature > 0,
+                   std::string(name) + " needs a --temperature above 0, or there is nothing to choose");
     job = [options] {
       if (options->model.device == "cuda") return generateOnDevice(*options);
       generate<llm::Llama<>>(*options);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // eigenq info: what is in a safetensors file, a model's folder or an adapter's.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -38,20 +39,27 @@ Json describedBy(const Read& read) {
   }
 }
 
-/** The text of the dictionary beside 4-bit codes. */
+/** The dictionary beside 4-bit codes, with a shape. */
 Json quantState(const io::Checkpoint& checkpoint, const std::string& weight, const char* type) {
   const io::TensorView& state = checkpoint.at(weight + ".quant_state.bitsandbytes__" + type);
+  Json json;
   try {
-    return Json::parse(state.data, state.data + state.bytes);
+    json = Json::parse(state.data, state.data + state.bytes);
   } catch (const Json::exception& e) {
     state.fail(e.what());
   }
+  if (!json.is_object()) state.fail(std::string("expected an object, found ") + json.type_name());
+  const auto isExtent = [](const Json& extent) { return extent.is_number_unsigned(); };
+  const Json shape = json.value("shape", Json());
+  if (!shape.is_array() || !std::all_of(shape.begin(), shape.end(), isExtent))
+    state.fail("shape: expected whole numbers, found " + shape.dump());
+  return json;
 }
 
 Json fourBit(const io::Checkpoint& checkpoint, const std::string& weight, const char* type) {
   const Json state = quantState(checkpoint, weight, type);
   return {{"type", type},
-          {"shape", state.value("shape", Json::array())},
+          {"shape", state.at("shape")},
           {"blocksize", state.value("blocksize", Json())},
           {"nested", checkpoint.has(weight + ".nested_absmax")}};
 }

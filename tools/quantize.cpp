@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 // eigenq quantize: a dense model into bitsandbytes' formats.
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -102,7 +104,8 @@ void quantize(const Options& options) {
   llm::Llama<> model(source, /*maxPositions=*/1);
   if (source.rows().empty()) throw std::runtime_error(options.directory + ": --skip leaves nothing to quantise");
   llm::SaveOptions save;
-  save.maxShardBytes = static_cast<std::uint64_t>(options.shardGigabytes * 1e9);
+  // No file is larger than 2^63 bytes, and not every double is a number of 64 bits.
+  save.maxShardBytes = static_cast<std::uint64_t>(std::min(options.shardGigabytes * 1e9, 0x1p63));
   llm::saveLlama(model, out.path(), save);
   out.copyCompanions(options.directory);
   const std::uint64_t before = tensorBytes(options.directory), after = tensorBytes(out.path());
