@@ -31,7 +31,7 @@ PackedAbsmax packAbsmax(const WeightView& w, Scratch& scratch, Context& context)
 
 constexpr Index kPackedDepth = 64, kPackedChunk = 256;  // k of a row of 128 bytes, and of those that belong together
 
-/** X, of 16-bit values, in scratch memory: tiles of \a tileTokens rows one after another, a multiple of 8; in a tile 64
+/** X, of 16-bit values, in scratch memory: tiles of \a tileTokens rows one after another, a multiple of 32; in a tile 64
  * k after 64 k, and all 256 of the last; in these a row of 128 bytes for each token. Within 64 k, 2 values at
  * 16c + 4j + 2h lie at place c of piece 2j + h of 16 bytes, and that piece of token t at (2j + h) ^ (t % 8): as wgmma
  * reads them beside W's codes. Zeros fill what lies beyond X. The kernel queued next, if it was told to wait by itself,

@@ -6,6 +6,7 @@
 //
 // Traffic  X is read once and written once: 4 B a value. absmax: 1 B read and 4 B written for the 64 weights of a
 //          block, beside the 32 B of their codes; nothing where they are floats of blocks of 64.
+// Measured On an H200 packing adds 2.1 us to a product of 64 rows by 4096, 3 of 128, 4 to 5 of 512.
 
 #include "alignment.h"
 #include "fourbit_wgmma.h"
@@ -52,27 +53,37 @@ __device__ __forceinline__ uint4 loadEight(const ConstDenseView& x, Index token,
   }
 }
 
-/** A thread per token and half h of its 64 k: four pieces from four, transposed. */
-template <bool kVectors>
-__global__ void __launch_bounds__(kThreads) packTokensKernel(const __grid_constant__ ConstDenseView x, uint4* packed,
-                                                             Index tileTokens, Index depths, Index items) {
-  joinStreamThenAllow();
-  const Index item = Index{blockIdx.x} * kThreads + threadIdx.x;
-  if (item >= items) return;
-  const Index row = item / 2, inTile = row % tileTokens, depth = row / tileTokens % depths;
-  const Index token = row / tileTokens / depths * tileTokens + inTile, h = item % 2;
-  uint4 v[4];
+/** Of four values the i-th. */
+__device__ __forceinline__ std::uint32_t wordOf(const uint4& v, int i) {
+  const std::uint32_t low = i % 2 ? v.y : v.x, high = i % 2 ? v.w : v.z;
+  return i < 2 ? low : high;
+}
+
+/** Eight lanes have words 4·piece + {0, 1, 2, 3} of a row, and get {d, 8 + d, 16 + d, 24 + d}. In each of four turns a
+ * lane hands out another of its words, and takes one from another lane. */
+__device__ __forceinline__ uint4 exchangeWords(const uint4& v, int piece, int d) {
+  std::uint32_t got[4];
 #pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    const Index col = depth * kPackedDepth + 16 * c + 8 * h;
-    v[c] = token < x.rows && col < x.cols ? loadEight<kVectors>(x, token, col) : make_uint4(0, 0, 0, 0);
-  }
-  uint4* const to = packed + row * 8;
-  const Index swizzle = inTile % 8;
-  to[(4 * h + 0) ^ swizzle] = make_uint4(v[0].x, v[1].x, v[2].x, v[3].x);
-  to[(4 * h + 1) ^ swizzle] = make_uint4(v[0].y, v[1].y, v[2].y, v[3].y);
-  to[(4 * h + 2) ^ swizzle] = make_uint4(v[0].z, v[1].z, v[2].z, v[3].z);
-  to[(4 * h + 3) ^ swizzle] = make_uint4(v[0].w, v[1].w, v[2].w, v[3].w);
+  for (int turn = 0; turn < 4; ++turn)
+    got[turn] = __shfl_sync(0xffffffffu, wordOf(v, (turn + piece / 2) % 4), ((d - turn) & 3) * 2 + d / 4, 8);
+  // got[turn] is of c = (d - turn) % 4.
+  const uint4 all = make_uint4(got[0], got[1], got[2], got[3]);
+  return make_uint4(wordOf(all, d % 4), wordOf(all, (d + 3) % 4), wordOf(all, (d + 2) % 4), wordOf(all, (d + 1) % 4));
+}
+
+constexpr int kPackThreads = 128, kBlockTokens = kPackThreads / 8;
+
+/** A block for 64 k (x) of 16 tokens (y). Eight lanes read the 128 bytes of a token, and write 128 bytes. */
+template <bool kVectors>
+__global__ void __launch_bounds__(kPackThreads)
+    packTokensKernel(const __grid_constant__ ConstDenseView x, uint4* packed, int tileTokens) {
+  joinStreamThenAllow();
+  const int thread = static_cast<int>(threadIdx.x), piece = thread % 8;
+  const int token = static_cast<int>(blockIdx.y) * kBlockTokens + thread / 8;
+  const Index col = blockIdx.x * kPackedDepth + piece * 8;
+  const uint4 v = token < x.rows && col < x.cols ? loadEight<kVectors>(x, token, col) : make_uint4(0, 0, 0, 0);
+  const Index tile = token / tileTokens, row = (tile * gridDim.x + blockIdx.x) * tileTokens + token % tileTokens;
+  packed[row * 8 + piece] = exchangeWords(v, piece, piece ^ token % 8);
 }
 
 }  // namespace
@@ -93,11 +104,12 @@ PackedAbsmax packAbsmax(const WeightView& w, Scratch& scratch, Context& context)
 
 const void* packTokens(const ConstDenseView& x, Index tileTokens, Scratch& scratch, Context& context) {
   const Index depths = ceilDiv(x.cols, kPackedChunk) * (kPackedChunk / kPackedDepth);
-  const Index rows = roundUp(x.rows, tileTokens) * depths, items = 2 * rows;
-  uint4* const packed = static_cast<uint4*>(scratch.bytes(static_cast<std::size_t>(rows) * 128));
+  const Index tokens = roundUp(x.rows, tileTokens);
+  uint4* const packed = static_cast<uint4*>(scratch.bytes(static_cast<std::size_t>(tokens * depths) * 128));
   const bool vectors = x.colStride == 1 && isAligned(x.data, 16) && x.rowStride % 8 == 0;
-  launchEarly("packTokens", vectors ? packTokensKernel<true> : packTokensKernel<false>, {blocksFor(items), kThreads},
-              context, x, packed, tileTokens, depths, items);
+  const dim3 grid(static_cast<unsigned>(depths), static_cast<unsigned>(tokens / kBlockTokens));
+  launchEarly("packTokens", vectors ? packTokensKernel<true> : packTokensKernel<false>, {grid, kPackThreads}, context,
+              x, packed, static_cast<int>(tileTokens));
   return packed;
 }
 

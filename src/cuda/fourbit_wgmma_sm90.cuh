@@ -21,20 +21,20 @@
 //          fourbit_decode_mma.cuh. That waits for the products; from 65 bfloat16 tokens on absmax multiplies the
 //          weights (Scaled), 80 slots more, with two steps under way: 7 % faster at 128 tokens, and no worse than
 //          dequantising first, which rounds the same.
-// Measured On an H200 a step of a tile of 128 rows takes 0.25 us at 32 tokens, 0.31 at 64, 0.48 at 128 and 0.8 at 256,
+// Measured On an H200 a step of a tile of 128 rows takes 0.25 us at 32 tokens, 0.30 at 64, 0.45 at 128 and 0.7 at 256,
 //          of which the tensor cores need 0.07, 0.13, 0.26 and 0.52 at 1.98 GHz: its latencies are what is left,
 //          barriers (50 clocks each), issue (100), decoding (200) and scaling (40). Blocks of two CTAs that share X by
 //          multicast changed nothing; warpgroups that multiply in a fixed order neither; X loaded word by word with
 //          cp.async took up to four times as long, and in its stored order, with codes read four times over, 5 to 10 %
-//          longer.
-// Order    Parts of sums are added in ascending order of k: the same bits in every run.
+//          longer; packed by idle warps of each block, from 16-byte loads, twice as long and more.
+// Order    Sums of shares of K are added in ascending order of k: the same bits in every run.
 // Needs    What refuseFourBitWgmma() says.
 #ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_CUH
 #define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_CUH
 
 #include <type_traits>
 
-#include "fourbit_wgmma_sm90_tiles.cuh"
+#include "fourbit_wgmma_sm90_exchange.cuh"
 #include "ptx_wgmma_sm90.cuh"
 
 namespace EigenQ {
@@ -51,11 +51,11 @@ __device__ __forceinline__ void copyCodes(const Problem& p, const CUtensorMap& c
   for (Unit unit; units.next(unit);) {
     const int row = unit.rowTile * Tiles::kRows;
     for (int chunk = unit.firstChunk; chunk < unit.lastChunk; ++chunk, slot.advance()) {
-      const std::uint32_t full = memory.codesFull(slot.index), to = memory.codes(slot.index);
+      const std::uint32_t full = memory.codesFull(slot.index);
       ptx::wait(memory.codesEmpty(slot.index), slot.parity ^ 1);
       ptx::arriveExpecting(full, Tiles::kCodeStageBytes);
-      ptx::copyBox(to, &codes, chunk * kLine, row, full);
-      ptx::copyBox(to + Tiles::kCodeBytes, &scales, chunk * kSteps * 4, row, full);
+      ptx::copyBox(memory.codes(slot.index), &codes, chunk * kLine, row, full);
+      ptx::copyBox(memory.scales(slot.index), &scales, chunk * kSteps * 4, row, full);
     }
   }
 }
@@ -66,7 +66,9 @@ __device__ __forceinline__ void copyActivations(const Problem& p, const Memory<T
   constexpr int kPerChunk = kSteps / Tiles::kXSteps;
   Ring<Tiles::kXStages> slot;
   Units units(p);
-  for (Unit unit; units.next(unit);) {
+  std::uint32_t drained = 1;
+  for (Unit unit; units.next(unit); drained ^= 1) {
+    if (p.schedule.cluster > 1) ptx::wait(memory.drained(), drained);
     const Index first = (Index{unit.tokenTile} * p.schedule.chunks + unit.firstChunk) * kPerChunk;
     const char* from = static_cast<const char*>(p.x) + first * Tiles::kXStageBytes;
     for (int stage = unit.firstChunk * kPerChunk; stage < unit.lastChunk * kPerChunk; ++stage, slot.advance()) {
@@ -109,16 +111,15 @@ class Consumer {
   /** Waits for codes. \param absmax  of the lane's two rows, of each step; \returns where the warp's codes are */
   __device__ __forceinline__ std::uint32_t startChunk(float (&absmax)[2][kSteps]) {
     ptx::wait(m_memory.codesFull(m_codes.index), m_codes.parity);
-    const std::uint32_t stage = m_memory.codes(m_codes.index);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float4 v = loadFloats(stage + Tiles::kCodeBytes + (row() + i) * kSteps * 4);
+      const float4 v = loadFloats(m_memory.scales(m_codes.index) + (row() + i) * kSteps * 4);
       absmax[i][0] = v.x * m_factor;
       absmax[i][1] = v.y * m_factor;
       absmax[i][2] = v.z * m_factor;
       absmax[i][3] = v.w * m_factor;
     }
-    return stage + m_warpRow * kLine;
+    return m_memory.codes(m_codes.index) + m_warpRow * kLine;
   }
   __device__ __forceinline__ void endChunk() {
     __syncwarp();
@@ -221,11 +222,23 @@ class Consumer {
   Ring<Tiles::kXStages> m_x, m_used;
 };
 
+/** What becomes of the sums of a cluster's tile. \param parity  of the cluster's tiles before */
+template <typename T, typename Tiles, int kBlocks>
+__device__ __forceinline__ void finishTogether(const Problem& p, const Memory<Tiles>& memory, const Unit& unit,
+                                               const Place& at, const float (&sums)[Tiles::kSums],
+                                               std::uint32_t parity) {
+  using Shared = Exchange<Tiles, kBlocks>;
+  Shared(memory, unit.share).run(sums, parity, [&](int token, const typename Shared::Piece& total) {
+    finish<T>(p.out, {at.col, at.token + token}, total);
+  });
+}
+
 template <typename T, typename Tiles>
 __device__ __forceinline__ void consume(const Problem& p, const Memory<Tiles>& memory, float factor) {
   Consumer<T, Tiles> consumer(memory, factor);
   Units units(p);
-  for (Unit unit; units.next(unit);) {
+  std::uint32_t parity = 0;
+  for (Unit unit; units.next(unit); parity ^= 1) {
     float sums[Tiles::kSums];
     consumer.sum(unit, sums);
     if (unit.part != Unit::kWhole) {
@@ -233,47 +246,71 @@ __device__ __forceinline__ void consume(const Problem& p, const Memory<Tiles>& m
       continue;
     }
     const Index row = Index{unit.rowTile} * Tiles::kRows + threadIdx.x / kGroup * kGroupRows;
-    finish<T>(p.out, placeOf(row, Index{unit.tokenTile} * Tiles::kTokens), sums);
+    const Place at = placeOf(row, Index{unit.tokenTile} * Tiles::kTokens);
+    switch (p.schedule.cluster) {
+      case 2:
+        finishTogether<T, Tiles, 2>(p, memory, unit, at, sums, parity);
+        break;
+      case 3:
+        finishTogether<T, Tiles, 3>(p, memory, unit, at, sums, parity);
+        break;
+      default:
+        finish<T>(p.out, at, sums);
+    }
   }
 }
 
 template <typename Tiles>
-__device__ __forceinline__ void initBarriers(const Memory<Tiles>& memory) {
+__device__ __forceinline__ void initBarriers(const Memory<Tiles>& memory, int cluster) {
+  constexpr int kWarps = Tiles::kGroups * 4;
   for (int slot = 0; slot < Tiles::kCodeStages; ++slot) {
     ptx::initBarrier(memory.codesFull(slot), 1);
-    ptx::initBarrier(memory.codesEmpty(slot), Tiles::kGroups * 4);
+    ptx::initBarrier(memory.codesEmpty(slot), kWarps);
   }
   for (int slot = 0; slot < Tiles::kXStages; ++slot) {
     ptx::initBarrier(memory.xFull(slot), 1);
-    ptx::initBarrier(memory.xEmpty(slot), Tiles::kGroups * 4);
+    ptx::initBarrier(memory.xEmpty(slot), kWarps);
   }
+  ptx::initBarrier(memory.ready(), cluster * kWarps);
+  ptx::initBarrier(memory.received(), 1);
+  ptx::initBarrier(memory.drained(), kWarps);
   ptx::fenceBarrierInit();
 }
 
-/** Persistent blocks. The kernel before packs X; what came before that is over by the time it lets this one begin. */
+constexpr int kConsumerBarrier = 1;
+
+/** Persistent blocks, in clusters where these share tiles. The kernel before packs X; what came before that is over by
+ * the time it lets this one begin. */
 template <typename T, typename Tiles>
-__global__ void __launch_bounds__(Tiles::kThreads, 1)
+__global__ void __maxnreg__(Tiles::kRegisters)
     wgmmaProduct(const __grid_constant__ Problem p, const __grid_constant__ CUtensorMap codes,
                  const __grid_constant__ CUtensorMap scales) {
   extern __shared__ __align__(1024) unsigned char bytes[];
   using Level = std::conditional_t<Tiles::kScaled, __half, T>;
+  constexpr int kConsumers = Tiles::kGroups * kGroup;
+  const bool clustered = p.schedule.cluster > 1;
   const Memory<Tiles> memory(bytes);
-  if (threadIdx.x == 0) initBarriers(memory);
+  if (threadIdx.x == kConsumers) initBarriers(memory, p.schedule.cluster);
   ptx::allowNextKernel();
-  const float factor = fourbit::fillPairTable<Level>(memory.table, p.codeTable, Tiles::kThreads);
   __syncthreads();
-  const int copier = static_cast<int>(threadIdx.x) - Tiles::kGroups * kGroup;
+  if (clustered) ptx::arriveAtCluster();
+  const int copier = static_cast<int>(threadIdx.x) - kConsumers;
   if (copier < 0) {
     ptx::takeRegisters<Tiles::kTakenRegisters>();
+    const float factor = fourbit::fillPairTable<Level>(memory.table, p.codeTable, kConsumers);
+    ptx::syncThreads(kConsumerBarrier, kConsumers);
+    if (clustered) ptx::waitForCluster();  // others' barriers are initialised
     consume<T>(p, memory, factor);
-  } else {
-    ptx::giveRegisters<Tiles::kGivenRegisters>();
-    if (copier == 0) copyCodes(p, codes, scales, memory);
-    if (copier == 32) {
-      ptx::waitForLastKernel();
-      copyActivations(p, memory);
-    }
+    return;
   }
+  ptx::giveRegisters<Tiles::kGivenRegisters>();
+  if (copier == 0) copyCodes(p, codes, scales, memory);
+  if (copier == 32) {
+    ptx::waitForLastKernel();
+    copyActivations(p, memory);
+  }
+  __syncwarp();
+  if (clustered) ptx::waitForCluster();
 }
 
 }  // namespace fourbit_wgmma

@@ -2,10 +2,11 @@
 // fourbit_wgmma_sm90_tiles.cuh: how a product is cut into tiles, tiles into units of work, and shared memory into
 // stages.
 //
-//   shared memory   │ X: stages of 1, 2 or 4 steps │ codes │ 64 KiB: 256 × [ pair table │ barriers ] │ codes, 36 KiB │
+//   shared memory   │ X: stages of 1, 2 or 4 steps │ codes, absmax │ 64 KiB: 256 × [ pair table │ barriers ] │ codes │
 //
 //   work    tile 0 │ tile 1 │ …        whole tiles in rounds, one a block …
-//           t │ t │ t │ t+1 │ t+1      … and what is left of them by equal shares of K, whose sums a second kernel adds
+//           t │ t │ t │ t+1 │ t+1      … and what is left by equal shares of K, whose sums a second kernel adds;
+//           t t t │ t+1 t+1 t+1 │ …    or tiles in rounds, one a cluster, whose blocks share K and add up the sums
 #ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
 #define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
 
@@ -21,13 +22,14 @@ namespace gpu {
 namespace internal {
 namespace fourbit_wgmma {
 
-constexpr int kSharedBytes = kHopperSharedBytes;
-// The table of 64 KiB begins at a multiple of its size; beside it are 36 KiB behind and 127 KiB before, as a block's
-// shared memory begins at 1 KiB.
-constexpr int kBehindBytes = 36 << 10;
+// The table of 64 KiB begins at a multiple of its size; beside it are 32 KiB behind and 127 KiB before, as a block's
+// shared memory begins at 1 KiB. That leaves memory for small blocks of other kernels, and up to 128 tokens registers
+// too: those that pack X or add parts wait beside a block of this one for their turn.
+constexpr int kBehindBytes = 32 << 10;
+constexpr int kSharedBytes = kHopperSharedBytes - (4 << 10);
 constexpr int kFrontBytes = kSharedBytes - kBehindBytes - fourbit::kTableBytes;
 
-constexpr int leastOf(int a, int b) { return a < b ? a : b; }
+EIGENQ_HOST_DEVICE constexpr int leastOf(int a, int b) { return a < b ? a : b; }
 
 /** \tparam kTokens_  rows of X of a tile; \tparam kGroups_  warpgroups that multiply, 64 rows of W each; \tparam
  * kScaled_  whether absmax multiplies the weights rather than the sums */
@@ -35,6 +37,7 @@ template <int kTokens_, int kGroups_, bool kScaled_>
 struct Tiling {
   static constexpr int kTokens = kTokens_, kGroups = kGroups_;
   static constexpr bool kScaled = kScaled_;
+  static_assert(kGroups == 2 || kGroups == 4, "registers are shared out for these");
   static constexpr int kRows = kGroups * kGroupRows, kThreads = (kGroups + 1) * kGroup;
   static constexpr int kSums = kTokens / 2;  // of a thread
   static constexpr int kCodeBytes = kRows * kLine, kScaleBytes = kRows * kSteps * 4;
@@ -42,13 +45,17 @@ struct Tiling {
   static constexpr int kXStepBytes = kTokens * 128;
   static constexpr int kXSteps = kTokens <= 32 ? 4 : kTokens == 64 ? 2 : 1;  // of a stage of X
   static constexpr int kXStageBytes = kXSteps * kXStepBytes;
-  static constexpr int kBehind = kBehindBytes / kCodeStageBytes;
+  static constexpr int kBehind = kBehindBytes / kCodeBytes;
   static constexpr int kBefore = kGroups > 2 && kTokens <= 64 ? 2 : 1;
   static constexpr int kCodeStages = kBehind + kBefore;
-  static constexpr int kXStages = leastOf(8, (kFrontBytes - kBefore * kCodeStageBytes) / kXStageBytes);
+  static constexpr int kBeforeBytes = kBefore * kCodeBytes + kCodeStages * kScaleBytes;
+  static constexpr int kXStages = leastOf(8, (kFrontBytes - kBeforeBytes) / kXStageBytes);
   // Registers of a thread: at the start those of an equal share, then the copying warps give theirs away.
-  static constexpr int kGivenRegisters = kGroups == 2 ? 40 : kGroups == 3 ? 56 : 32;
-  static constexpr int kTakenRegisters = kGroups == 2 ? 232 : kGroups == 3 ? 152 : 112;
+  static constexpr bool kManySums = kTokens * (kScaled ? 1 : 2) > 128;
+  static constexpr int kRegisters = kGroups == 4 ? 96 : kManySums ? 168 : 144;
+  static constexpr int kGivenRegisters = kManySums ? 40 : 32;
+  static constexpr int kTakenRegisters = kGroups == 4 ? 112 : kManySums ? 232 : 200;
+  static_assert(kGivenRegisters + kGroups * kTakenRegisters == (kGroups + 1) * kRegisters, "more than there are");
   static_assert(kXStages >= 2 && kBehind >= 1, "nothing is copied while something is multiplied");
 };
 
@@ -57,9 +64,15 @@ struct Schedule {
   int blocks = 0;
   int tiles = 0;
   int chunks = 0;   // of K
-  int rounds = 0;   // of whole tiles, one a block in each
+  int cluster = 1;  // blocks that share K of each tile of the rounds
+  int clusters = 0;
+  int chunksOfBlock = 0, longer = 0;  // of a tile of the rounds; so many blocks have a chunk more
+  int rounds = 0;                     // of whole tiles, one a cluster in each
   int sharing = 0;  // blocks that share the tiles behind those, at least as many as there are; 0: nothing is left
 
+  /** The first chunk of a block's share of a cluster's tile. */
+  EIGENQ_HOST_DEVICE int firstOf(int share) const { return share * chunksOfBlock + leastOf(share, longer); }
+  /** Behind rounds of clusters of one. */
   EIGENQ_HOST_DEVICE int shared() const { return tiles - rounds * blocks; }
   /** The first chunk of a block's share, counted through the tiles that are shared. */
   EIGENQ_HOST_DEVICE int shareOf(int block) const { return shared() * chunks * block / sharing; }
@@ -90,17 +103,24 @@ struct Memory {
   }
   __device__ __forceinline__ std::uint32_t x(int slot) const { return front + slot * Tiles::kXStageBytes; }
   __device__ __forceinline__ std::uint32_t codes(int slot) const {
-    return slot < Tiles::kBehind
-               ? table + fourbit::kTableBytes + slot * Tiles::kCodeStageBytes
-               : front + Tiles::kXStages * Tiles::kXStageBytes + (slot - Tiles::kBehind) * Tiles::kCodeStageBytes;
+    return slot < Tiles::kBehind ? table + fourbit::kTableBytes + slot * Tiles::kCodeBytes
+                                 : behindX() + (slot - Tiles::kBehind) * Tiles::kCodeBytes;
+  }
+  __device__ __forceinline__ std::uint32_t scales(int slot) const {
+    return behindX() + Tiles::kBefore * Tiles::kCodeBytes + slot * Tiles::kScaleBytes;
   }
   // Barriers lie in the halves of the table's entries that are free.
   __device__ __forceinline__ std::uint32_t codesFull(int slot) const { return barrier(2 * slot); }
   __device__ __forceinline__ std::uint32_t codesEmpty(int slot) const { return barrier(2 * slot + 1); }
   __device__ __forceinline__ std::uint32_t xFull(int slot) const { return barrier(16 + 2 * slot); }
   __device__ __forceinline__ std::uint32_t xEmpty(int slot) const { return barrier(17 + 2 * slot); }
+  // Of the exchange in a cluster: all blocks may be written to; this one has been written to, and has read that.
+  __device__ __forceinline__ std::uint32_t ready() const { return barrier(32); }
+  __device__ __forceinline__ std::uint32_t received() const { return barrier(33); }
+  __device__ __forceinline__ std::uint32_t drained() const { return barrier(34); }
 
  private:
+  __device__ __forceinline__ std::uint32_t behindX() const { return front + Tiles::kXStages * Tiles::kXStageBytes; }
   __device__ __forceinline__ std::uint32_t barrier(int i) const {
     return table + fourbit::kFreeOffset + i * fourbit::kEntryBytes;
   }
@@ -109,12 +129,18 @@ struct Memory {
 /** What a block computes at a time. */
 struct Unit {
   int rowTile, tokenTile, firstChunk, lastChunk;
-  int part;  // where its sums go; kWhole: it is a whole tile
+  int share;  // of the cluster's, in ascending order of k
+  int part;   // where its sums go; kWhole: the cluster's are a whole tile
   static constexpr int kWhole = -1;
 };
 
 /** Tiles that share rows of W follow one another, four of them, so that X stays in the second-level cache. */
 __device__ __forceinline__ void placeTile(const Problem& p, int tile, int& rowTile, int& tokenTile) {
+  if (p.tokenTiles == 1) {  // without divisions, for which the first copies would wait
+    rowTile = tile;
+    tokenTile = 0;
+    return;
+  }
   constexpr int kBand = 4;
   const int band = tile / (kBand * p.rowTiles), within = tile - band * kBand * p.rowTiles;
   const int left = p.tokenTiles - band * kBand, width = left < kBand ? left : kBand;
@@ -125,7 +151,7 @@ __device__ __forceinline__ void placeTile(const Problem& p, int tile, int& rowTi
 /** A block's units, one after another. */
 class Units {
  public:
-  __device__ __forceinline__ explicit Units(const Problem& p) : m_p(p) {
+  __device__ __forceinline__ explicit Units(const Problem& p) : m_p(p), m_share(ptx::clusterRank()) {
     const Schedule& s = p.schedule;
     const int block = static_cast<int>(blockIdx.x);
     if (block >= s.sharing) return;
@@ -135,11 +161,13 @@ class Units {
 
   __device__ __forceinline__ bool next(Unit& unit) {
     const Schedule& s = m_p.schedule;
-    const int tile = m_round * s.blocks + static_cast<int>(blockIdx.x);
+    const int tile = m_round * s.clusters + ptx::clusterNumber();
+    unit.share = m_share;
+    if (++m_share == s.cluster) m_share = 0;  // as some are longer
     if (m_round++ < s.rounds && tile < s.tiles) {
       placeTile(m_p, tile, unit.rowTile, unit.tokenTile);
-      unit.firstChunk = 0;
-      unit.lastChunk = s.chunks;
+      unit.firstChunk = s.firstOf(unit.share);
+      unit.lastChunk = s.firstOf(unit.share + 1);
       unit.part = Unit::kWhole;
       return true;
     }
@@ -161,6 +189,7 @@ class Units {
   }
 
   const Problem& m_p;
+  int m_share;  // of the cluster's next tile
   int m_round = 0, m_parts = 0, m_at = 0, m_end = 0;
 };
 

@@ -63,6 +63,19 @@ __device__ __forceinline__ void wait(std::uint32_t barrier, std::uint32_t parity
       : "memory");
 }
 
+/** The same for what other blocks of the cluster wrote. */
+__device__ __forceinline__ void waitForBlocks(std::uint32_t barrier, std::uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "AGAIN:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra DONE;\n"
+      "bra AGAIN;\n"
+      "DONE:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
 /** A box of a matrix to shared memory; its bytes arrive at the barrier. \a x counts elements along a row. */
 __device__ __forceinline__ void copyBox(std::uint32_t to, const CUtensorMap* map, int x, int y, std::uint32_t barrier) {
   asm volatile(
@@ -137,6 +150,12 @@ __device__ __forceinline__ int clusterRank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return static_cast<int>(rank);
 }
+/** The cluster's number, along x. */
+__device__ __forceinline__ int clusterNumber() {
+  std::uint32_t number;
+  asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(number));
+  return static_cast<int>(number);
+}
 /** Waits for all threads of the cluster; what they wrote before is visible behind it. */
 __device__ __forceinline__ void syncCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
@@ -148,6 +167,26 @@ __device__ __forceinline__ void meetCluster() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+/** The two halves of meetCluster(). */
+__device__ __forceinline__ void arriveAtCluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void waitForCluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+/** A shared address of this block, as block \a rank of the cluster has it. */
+__device__ __forceinline__ std::uint32_t addressInBlock(std::uint32_t address, int rank) {
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+/** 16 bytes to another block's memory in the background; they arrive at a barrier there. Both from addressInBlock(). */
+__device__ __forceinline__ void sendFloats(std::uint32_t to, const float4& v, std::uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+      : "memory");
+}
+
 /** 16 bytes of the shared memory of block \a rank of the cluster. \a address  as in this block's. Other loads may pass
  * it, barriers do not. */
 __device__ __forceinline__ int4 loadFromBlock(std::uint32_t address, int rank) {

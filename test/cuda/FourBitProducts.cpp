@@ -4,6 +4,7 @@
 #define BOOST_TEST_MODULE DeviceFourBitProducts
 #include <boost/test/unit_test.hpp>
 
+#include <eigen_q/src/gpu/Graph.h>
 #include <src/cuda/fourbit_decode.h>
 #include <src/cuda/fourbit_rows.h>
 #include <src/cuda/fourbit_wgmma.h>
@@ -368,6 +369,72 @@ BOOST_AUTO_TEST_CASE(manyRowsOfX, *needsDevice()) {
   BOOST_TEST(counts.wrong == 0);
   // half and bfloat16, each with an epilogue or without
   if (hasSm90(context)) BOOST_TEST(counts.runs["wgmma.decode"] >= 2 * (8 + 2 * 4 + 2 * 3 + 1));
+}
+
+// wgmma.decode, where the blocks of a cluster share a tile's chunks of 256: two to four blocks, with shares of equal
+// and unequal length, one round of tiles and several; tiles of which only the first tokens are there.
+BOOST_AUTO_TEST_CASE(sharedDepth, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  const MatrixXf w = MatrixXf::Random(70, 2880);  // 11.25 chunks
+  sweep(NF4Matrix(w), {{0, 0, 70, 2880}, {3, 64, 65, 512}}, {33, 57, 64, 65, 130, 200}, context, counts);
+  sweep(FP4Matrix(w, 64, Statistics::kNested), {{1, 0, 64, 2880}, {0, 320, 70, 768}}, {34, 96, 129}, context, counts);
+  const NF4Matrix many(MatrixXf::Random(4300, 832));  // 34 tiles, 3.25 chunks
+  sweep(many, {{0, 0, 4300, 832}}, {40}, context, counts);
+  const NF4Matrix more(MatrixXf::Random(9000, 512));
+  sweep(more, {{0, 0, 9000, 512}}, {70}, context, counts);
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  // half and bfloat16, each with an epilogue or without
+  if (hasSm90(context)) BOOST_TEST(counts.runs["wgmma.decode"] >= 2 * (2 * 6 + 2 * 3 + 1 + 1));
+}
+
+// Products whose blocks wait for one another, in two streams at once and replayed from a graph: bits stay the same.
+BOOST_AUTO_TEST_CASE(sharedDepthInStreamsAndGraphs, *needsDevice()) {
+  gpu::Context contexts[2];
+  const Index n = 4096, k = 1600;
+  const NF4Matrix w(MatrixXf::Random(n, k));
+  for (const Index m : {48, 128, 256}) {
+    std::vector<std::unique_ptr<DeviceWeights>> weights;
+    std::vector<std::unique_ptr<DeviceBytes>> xs, ys;
+    std::vector<QuantizedProduct> products;
+    std::vector<unsigned char> expected[2];
+    const std::vector<unsigned char> none(static_cast<std::size_t>(m * n) * 2, 0xff);
+    for (unsigned i = 0; i < 2; ++i) {
+      gpu::Context& context = contexts[i];
+      Frame x(m, k, Layout::kRowMajor, ScalarType::kBFloat16, i + 1), y(m, n, Layout::kRowMajor, ScalarType::kBFloat16);
+      weights.push_back(std::make_unique<DeviceWeights>(w.quantizedView().weights, context));
+      xs.push_back(std::make_unique<DeviceBytes>(x.bytes().data(), x.bytes().size(), context));
+      ys.push_back(std::make_unique<DeviceBytes>(none.data(), none.size(), context));
+      QuantizedProduct p;
+      p.x = constant(x.viewAt(xs[i]->data()));
+      p.w = weights[i]->view();
+      p.y = y.viewAt(ys[i]->data());
+      products.push_back(p);
+      if (gpu::internal::refuseFourBitWgmma(p, context)) return;
+      gpu::internal::runFourBitWgmma(p, context);
+      expected[i] = ys[i]->toHost();
+      BOOST_TEST((expected[i] != none));
+      ys[i]->set(none);
+    }
+    for (int round = 0; round < 50; ++round) {
+      for (unsigned i = 0; i < 2; ++i) gpu::internal::runFourBitWgmma(products[i], contexts[i]);
+    }
+    for (unsigned i = 0; i < 2; ++i) {
+      BOOST_TEST((ys[i]->toHost() == expected[i]));
+      ys[i]->set(none);
+    }
+    std::vector<gpu::Graph> graphs;
+    for (unsigned i = 0; i < 2; ++i) {
+      graphs.emplace_back(contexts[i], [&] {
+        for (int call = 0; call < 5; ++call) gpu::internal::runFourBitWgmma(products[i], contexts[i]);
+      });
+    }
+    for (int round = 0; round < 10; ++round) {
+      for (unsigned i = 0; i < 2; ++i) graphs[i].launch();
+    }
+    for (unsigned i = 0; i < 2; ++i) BOOST_TEST((ys[i]->toHost() == expected[i]));
+  }
 }
 
 // Rounds of whole tiles with tiles of 128 and of 256 rows of W, and what is left of them.
