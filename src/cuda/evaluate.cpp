@@ -91,12 +91,16 @@ struct Schedule {
   int count = 0;
 };
 
-/** Products first, so that a dense term can ride along as their residual; a term that reads y's entries before all. */
+/** Products first, so that a dense term can ride along as their residual. Of those a term that reads y's entries comes
+ * first; one that cannot ride, relu(y) say, before all. */
 Schedule orderOf(const Term* terms, int count, const DenseView& y) {
   const Extent written = extentOf(y);
   Schedule s;
   for (int i = 0; i < count; ++i) s.term[s.count++] = &terms[i];
-  const auto rank = [&](const Term* t) { return t->isScaledDense() ? (reads(*t, y, written) ? 1 : 2) : 0; };
+  const auto rank = [&](const Term* t) {
+    const bool readsY = reads(*t, y, written);
+    return t->isScaledDense() ? (readsY ? 1 : 2) : (readsY ? -1 : 0);
+  };
   std::stable_sort(s.term, s.term + s.count, [&](const Term* a, const Term* b) { return rank(a) < rank(b); });
   return s;
 }

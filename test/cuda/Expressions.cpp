@@ -207,6 +207,9 @@ BOOST_AUTO_TEST_CASE(aliasing) {
   check("x = x' w", 1, [](auto& o, const auto& W) { o.y = o.x, o.y = o.y.transpose() * W; });
   check("c = c' - x w'", 1, [](auto& o, const auto& W) { o.y = o.c, o.y = o.y.transpose() - o.x * W.transpose(); });
   check("y = y + x w' + y", 1, [](auto& o, const auto& W) { o.y = o.c, o.y = o.y + o.x * W.transpose() + o.y; });
+  check("y = x w' + relu(y)", 1, [](auto& o, const auto& W) { o.y = o.c, o.y = o.x * W.transpose() + relu(o.y); });
+  check("y = gelu(c) - relu(y + b)", 0,
+        [](auto& o, const auto&) { o.y = o.c, o.y = gelu(o.c) - relu(o.y.rowwise() + o.b.transpose()); });
   check("y += y + x w'", 1, [](auto& o, const auto& W) { o.y = o.c, o.y += o.y + o.x * W.transpose(); });
   const NF4Matrix wide(MatrixXf::Random(3, 32));
   MatrixXf x = MatrixXf::Random(5, 32);
