@@ -111,18 +111,22 @@ void checkTraining(const TrainOptions& options, std::size_t parameters, std::siz
                 "the micro-batches that " + std::to_string(count) + " examples fill", options.accumulation);
 }
 
-TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes,
+TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, const std::set<std::string>& formats,
                                      const std::vector<ad::LoraOptions>& adapters) {
   std::set<std::string> distinct;
   for (const ad::LoraOptions& options : adapters)
     distinct.insert("scale " + exact(options.scale) + ", dropout " + exact(options.dropout));
-  std::string all;
-  for (const std::string& text : distinct) all += (all.empty() ? "" : "; ") + text;
+  const auto joined = [](const std::set<std::string>& texts) {
+    std::string all;
+    for (const std::string& text : texts) all += (all.empty() ? "" : "; ") + text;
+    return all;
+  };
   return {{"hidden_size", std::to_string(config.hiddenSize)},
           {"num_hidden_layers", std::to_string(config.numHiddenLayers)},
           {"vocab_size", std::to_string(config.vocabSize)},
           {"model_bytes", std::to_string(bytes)},
-          {"adapters", all}};
+          {"weights", joined(formats)},
+          {"adapters", joined(distinct)}};
 }
 
 void requireParameter(const TrainerState& state, std::size_t i, const std::string& name, Index rows, Index cols,

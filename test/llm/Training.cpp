@@ -41,9 +41,9 @@ std::vector<Example> data(std::size_t count, std::uint64_t seed) {
   return examples;
 }
 
-llm::Llama<float> tinyModel(double dropout = 0) {
+llm::Llama<float> tinyModel(double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4) {
   llm::LoadOptions load;
-  load.format = llm::WeightFormat::kNF4;
+  load.format = format;
   test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), 3, load);
   llm::Llama<float> model(weights);
   llm::LoraConfig config;
@@ -265,8 +265,8 @@ BOOST_AUTO_TEST_CASE(statesOfOtherRunsAreRefused) {
   trainer.advance();
   const llm::TrainerState state = trainer.state();
   const auto refusedFor = [&](const char* setting, const std::vector<Example>& examples, const llm::TrainOptions& o,
-                              double dropout = 0) {
-    auto other = tinyModel(dropout);
+                              double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4) {
+    auto other = tinyModel(dropout, format);
     Trainer resumed(other, examples, {}, o);
     BOOST_CHECK_EXCEPTION(resumed.setState(state), FormatError,
                           [&](const FormatError& e) { return e.key() == std::string(setting); });
@@ -277,6 +277,7 @@ BOOST_AUTO_TEST_CASE(statesOfOtherRunsAreRefused) {
   refusedFor("steps", data(10, 1), options(10));
   refusedFor("data", data(10, 2), options(9));
   refusedFor("adapters", data(10, 1), options(9), 0.5);
+  refusedFor("weights", data(10, 1), options(9), 0, llm::WeightFormat::kFP4);  // whose sizes are the same
 }
 
 BOOST_AUTO_TEST_CASE(brokenStatesAreRefused) {

@@ -2,6 +2,11 @@
 #ifndef EIGENQ_LLM_TRAINER_IMPL_H
 #define EIGENQ_LLM_TRAINER_IMPL_H
 
+#include <iterator>
+#include <set>
+#include <string>
+#include <variant>
+
 #include "Trainer.h"
 
 namespace EigenQ {
@@ -31,8 +36,18 @@ double meanLoss(ad::Tape<Scalar, Place>& tape, Llama<Scalar, Place>& model, cons
 
 /** Throws std::invalid_argument for what a trainer cannot begin with, invalid options among it. */
 void checkTraining(const TrainOptions& options, std::size_t parameters, std::size_t examples, std::size_t heldOut);
-/** The settings of the model: its sizes, and scale and dropout of its adapters. */
-TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes,
+/** What a projection is stored as: models of NF4 and of FP4 have the same sizes. */
+template <typename Weight>
+std::string formatName(const Weight& weight) {
+  constexpr const char* kNames[] = {"dense", "int8-weights", "int8", "nf4", "fp4"};  // as in eigenq --quantize
+  static_assert(std::variant_size_v<Weight> == std::size(kNames));
+  const std::string name = kNames[weight.index()];
+  const auto* const int8 = std::get_if<2>(&weight);
+  return int8 ? name + " with threshold " + std::to_string(int8->threshold) : name;
+}
+
+/** The settings of the model: its sizes, the formats of its projections, and scale and dropout of its adapters. */
+TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, const std::set<std::string>& formats,
                                      const std::vector<ad::LoraOptions>& adapters);
 /** Throws FormatError where the parameters of \a state are not \a name, \a rows × \a cols at \a i. */
 void requireParameter(const TrainerState& state, std::size_t i, const std::string& name, Index rows, Index cols,
@@ -167,10 +182,12 @@ TrainerState::Settings Trainer<Model>::settings() const {
   TrainerState::Settings settings = m_options.settings();
   settings.emplace_back("data", std::to_string(m_dataChecksum));
   std::vector<ad::LoraOptions> adapters;
-  m_model.forEachLinear([&adapters](const Linear<Scalar, Place>& linear) {
+  std::set<std::string> formats;
+  m_model.forEachLinear([&](const Linear<Scalar, Place>& linear) {
     if (linear.adapter()) adapters.push_back(linear.adapter()->options);
+    formats.insert(internal::formatName(linear.weight()));
   });
-  for (auto& setting : internal::modelSettings(m_model.config(), m_model.sizeInBytes(), adapters))
+  for (auto& setting : internal::modelSettings(m_model.config(), m_model.sizeInBytes(), formats, adapters))
     settings.push_back(std::move(setting));
   return settings;
 }
