@@ -10,7 +10,8 @@ namespace EigenQ {
 namespace tools {
 
 /** A folder for a model. A new one appears whole or not at all: until commit() its files lie in a hidden folder beside
- * it. One that exists is only written to by \a force, file by file, and keeps what the model does not replace. */
+ * it, and folders that were made for both go with it. One that exists is only written to by \a force, file by file, and
+ * keeps what the model does not replace. */
 class OutputFolder {
  public:
   /** Throws std::runtime_error where \a path exists and \a force is not given, where it is no folder, and where it is
@@ -28,7 +29,8 @@ class OutputFolder {
 
  private:
   std::filesystem::path m_path;
-  std::filesystem::path m_staging;  // m_path itself where that exists
+  std::filesystem::path m_staging;   // m_path itself where that exists
+  std::filesystem::path m_existing;  // the first folder above m_path that was there before
 };
 
 }  // namespace tools

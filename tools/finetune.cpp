@@ -111,7 +111,7 @@ void addTraining(CLI::App& command, FinetuneOptions& o) {
       ->check(CLI::IsMember({"adamw", "adamw8bit"}))
       ->default_str("adamw");
   command.add_flag("--gradient-checkpointing", t.checkpointLayers, "Less memory for one forward pass more");
-  command.add_option("--seed", t.seed, "Of adapters, order and dropout");
+  command.add_option("--seed", t.seed, "Of adapters, order and dropout")->check(nonNegative());
   command.add_option("--eval-every", t.evaluateEvery, "Updates between evaluations; 0: at both ends alone")
       ->check(nonNegative());
   command.add_option("--patience", t.patience, "Evaluations without a new best before it stops, at the best; 0: never")

@@ -52,7 +52,8 @@ void addOptions(CLI::App& command, GenerateOptions& options) {
                   "Divides the scores of tokens that prompt or text have already; 1: off")
       ->check(finite())
       ->check(positive());
-  command.add_option("--seed", sampling.seed, "Of sampling; the n-th prompt of a batch has seed + n");
+  command.add_option("--seed", sampling.seed, "Of sampling; the n-th prompt of a batch has seed + n")
+      ->check(nonNegative());
   command.add_option("--stop", options.stop, "End a text before this; may be given more than once")
       ->type_name("TEXT")
       ->default_str("")

@@ -46,6 +46,8 @@ OutputFolder::OutputFolder(const std::string& path, bool force, const std::vecto
   if (!fs::exists(m_path)) {
     m_staging = m_path.parent_path() / ("." + m_path.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
     std::error_code error;
+    for (m_existing = m_path.parent_path(); !fs::exists(m_existing, error) && m_existing.has_relative_path();)
+      m_existing = m_existing.parent_path();
     fs::create_directories(m_staging, error);
     if (error) throw std::runtime_error(path + ": cannot be made: " + error.message());
     return;
@@ -60,7 +62,10 @@ OutputFolder::OutputFolder(const std::string& path, bool force, const std::vecto
 
 OutputFolder::~OutputFolder() {
   std::error_code ignored;  // an exception is on its way already
-  if (m_staging != m_path) fs::remove_all(m_staging, ignored);
+  if (m_staging == m_path) return;
+  fs::remove_all(m_staging, ignored);
+  for (fs::path made = m_path.parent_path(); made != m_existing; made = made.parent_path())
+    if (!fs::remove(made, ignored)) return;  // somebody else uses it
 }
 
 void OutputFolder::copyCompanions(const std::string& source) const {

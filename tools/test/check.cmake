@@ -54,6 +54,8 @@ expect_same("status with an empty stop string" ${status} 2)
 expect_match("${err}" "^eigenq generate: --stop: expected a text[^\n]*\n$")
 fail_usage("eigenq finetune: --batch: expected a number above 0, found -3" finetune model new --text text --batch -3)
 fail_usage("eigenq generate: --top-k: expected 0 or more, found -1" generate model --prompt a --top-k -1)
+fail_usage("eigenq generate: --seed: expected 0 or more, found -1" generate model --prompt a --seed -1)
+fail_usage("eigenq finetune: --seed: expected 0 or more, found -1" finetune model new --text text --seed -1)
 fail_usage("eigenq finetune: --hold-out: expected a finite number, found inf" finetune model new --text text
            --hold-out inf)
 fail_usage("eigenq eval: --skip needs a format" eval model --text text --skip q_proj)
@@ -144,7 +146,10 @@ fail_running("eigenq quantize: .*is the folder to read from" quantize model ./mo
 fail_running("eigenq quantize: .*leaves nothing to quantise" quantize model again --to nf4 --skip lm_head layers)
 file(COPY ${OUT}/model/config.json DESTINATION ${OUT}/headless)
 fail_running("eigenq quantize: headless: " quantize headless again --to nf4)
+fail_running("eigenq quantize: --skip: expected modules" quantize model again/and/again --to nf4 --skip q_prj)
 expect_absent(again)
+succeed(quantize model deep/in/folders --to nf4)
+expect_files(deep/in/folders config.json model.safetensors tokenizer.json)
 
 # ---- generate
 succeed(generate model --prompt "The square" --max-tokens 12)
