@@ -112,7 +112,9 @@ BOOST_AUTO_TEST_CASE(threadsOfTheLibraryDoNotExceedCores) {
 #ifdef EIGENQ_TEST_FORK
 /** With all that is done at a program's end; but LeakSanitizer takes what the parent's threads hold for leaked. */
 [[noreturn]] void leaveChild(int status) {
-#if defined(__has_feature)
+#if defined(__SANITIZE_ADDRESS__)
+  _exit(status);
+#elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
   _exit(status);
 #endif
