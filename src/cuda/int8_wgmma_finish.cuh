@@ -10,6 +10,7 @@
 
 #include "epilogue.cuh"
 #include "int8_wgmma_outliers.cuh"
+#include "quad_transpose.cuh"
 
 namespace EigenQ {
 namespace gpu {
@@ -39,22 +40,6 @@ __device__ __forceinline__ void scale(const Own<kTileQ>& own, const Place& place
     v[4 * i + 1] = static_cast<float>(s[1]) * (rows.upper * q.y);
     v[4 * i + 2] = static_cast<float>(s[2]) * (rows.lower * q.x);
     v[4 * i + 3] = static_cast<float>(s[3]) * (rows.lower * q.y);
-  }
-}
-
-/** Four lanes hold a 4×4 matrix of words, a row each of which v is their column; afterwards they hold its transpose:
- * lane c has what lanes 0 to 3 held in v[c]. */
-__device__ __forceinline__ void transposeInQuad(std::uint32_t (&v)[4], int c) {
-  const bool odd = c & 1, high = c & 2;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? v[i] : v[i + 1], 1);
-    (odd ? v[i] : v[i + 1]) = other;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t other = __shfl_xor_sync(0xffffffffu, high ? v[i] : v[i + 2], 2);
-    (high ? v[i] : v[i + 2]) = other;
   }
 }
 
@@ -123,7 +108,7 @@ __device__ __forceinline__ void storeSectors(T* to, bool rowThere, const GroupRo
     std::uint32_t words[4];
 #pragma unroll
     for (int i = 0; i < kGroupCols / 8; ++i) words[i] = packPair<T>(v[4 * i], v[4 * i + 1]);
-    transposeInQuad(words, c);
+    transposeQuad(words);
     if (rowThere && 8 * c < at.left)
       *reinterpret_cast<uint4*>(to + 8 * c) = make_uint4(words[0], words[1], words[2], words[3]);
   }

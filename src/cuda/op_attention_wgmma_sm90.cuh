@@ -16,6 +16,7 @@
 #include "ptx_sm90.cuh"
 #include "ptx_team_sm90.cuh"
 #include "ptx_wgmma_sm90.cuh"
+#include "quad_transpose.cuh"
 #include "ring.cuh"
 #include "tensor_map.h"
 
@@ -175,23 +176,6 @@ __device__ __forceinline__ void addWeighted(float (&sums)[B::kDim / 2], const We
   const std::uint64_t second = ptx::swizzledColumns(b.address, B::kStrip);
 #pragma unroll
   for (int k = 0; k < B::kRows / 16; ++k) ptx::wgmma<true>(sums, w.at[k], second + k * kStripBytes, true, TypeTag<T>());
-}
-
-/** Lane c of each four gets word c of all of them. */
-__device__ __forceinline__ void transposeQuad(std::uint32_t (&w)[4]) {
-  const bool odd = threadIdx.x % 2 != 0, high = threadIdx.x / 2 % 2 != 0;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t other = __shfl_xor_sync(kAllLanes, odd ? w[i] : w[i + 1], 1);
-    w[i] = odd ? other : w[i];
-    w[i + 1] = odd ? w[i + 1] : other;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t other = __shfl_xor_sync(kAllLanes, high ? w[i] : w[i + 2], 2);
-    w[i] = high ? other : w[i];
-    w[i + 2] = high ? w[i + 2] : other;
-  }
 }
 
 /** Row g + 8h times factors[h], or that added to what is there, to the token of the head; those before \a end. */
