@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -135,6 +136,18 @@ void StreamHandle::free(const Released& released) const {
   const DeviceGuard guard(m_device);  // a borrowed stream 0 is the current device's
   for (const auto& reader : released.readers) waitFor(*reader);
   EIGENQ_CUDA_CHECK(cudaFreeAsync(released.memory, m_stream));
+}
+
+cudaError_t allowSharedMemory(const void* kernel, int device, std::size_t bytes) {
+  static std::mutex mutex;
+  static auto* const allowed = new std::map<std::pair<const void*, int>, std::size_t>;  // never destroyed, as Pools
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::size_t& most = (*allowed)[{kernel, device}];
+  if (bytes <= most) return cudaSuccess;
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (status == cudaSuccess) most = bytes;
+  return status;
 }
 
 void* allocate(const StreamHandle& stream, std::size_t bytes) {

@@ -98,6 +98,10 @@ class StreamHandle {
   std::vector<Released> m_putOff;
 };
 
+/** Lets \a kernel have so much dynamic shared memory on a device, which is current. What was once allowed stays so:
+ * another thread may be about to launch it with more. */
+cudaError_t allowSharedMemory(const void* kernel, int device, std::size_t bytes);
+
 /** Stream-ordered memory from the device's pool. Throws CudaOutOfMemory. */
 void* allocate(const StreamHandle& stream, std::size_t bytes);
 void release(const StreamHandle& stream, void* memory) noexcept;

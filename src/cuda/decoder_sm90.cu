@@ -158,7 +158,7 @@ bool fits(ScalarType scalar, bool nested, Context& context) {
   const Kernel kernel = kernelFor(scalar, nested);
   int together = 0, blocks = 0;
   EIGENQ_CUDA_CHECK(cudaDeviceGetAttribute(&together, cudaDevAttrCooperativeLaunch, context.device()));
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  EIGENQ_CUDA_CHECK(allowSharedMemory(reinterpret_cast<const void*>(kernel), context.device(), kSharedBytes));
   EIGENQ_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, kSharedBytes));
   return together != 0 && blocks > 0;
 }

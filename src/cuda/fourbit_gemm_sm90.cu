@@ -96,8 +96,7 @@ bool gains(const QuantizedProduct& p, const Context& context) {
 int clustersAtOnce(const Context& context) {
   const DeviceGuard guard(context.device());
   const auto kernel = multiplyFourBit<__nv_bfloat16, true>;  // the others take as much of a multiprocessor
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                         cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  EIGENQ_CUDA_CHECK(allowSharedMemory(reinterpret_cast<const void*>(kernel), context.device(), kSharedBytes));
   cudaLaunchAttribute cluster = {};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {kCluster, 1, 1};

@@ -67,8 +67,7 @@ int clustersAtOnce(int cluster, const Context& context) {
   const auto [entry, isNew] = known.try_emplace({context.device(), cluster}, 0);
   if (!isNew) return entry->second;
   const auto kernel = wgmmaProduct<__half, Of64>;  // the others take as much of a multiprocessor
-  EIGENQ_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                         cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  EIGENQ_CUDA_CHECK(allowSharedMemory(reinterpret_cast<const void*>(kernel), context.device(), kSharedBytes));
   cudaLaunchAttribute size = {};
   size.id = cudaLaunchAttributeClusterDimension;
   size.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};

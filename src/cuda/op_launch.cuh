@@ -69,9 +69,7 @@ void launch(bool early, const char* name, void (*kernel)(Parameters...), const L
   const DeviceGuard guard(context.device());
   constexpr std::size_t kWithoutOptIn = 40 * 1024;  // of 48 KiB, which the kernel's static arrays count towards
   if (shape.sharedBytes > kWithoutOptIn)
-    checkLaunch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     static_cast<int>(shape.sharedBytes)),
-                name);
+    checkLaunch(allowSharedMemory(reinterpret_cast<const void*>(kernel), context.device(), shape.sharedBytes), name);
   cudaLaunchAttribute attributes[3] = {};
   unsigned count = 0;
   if (early) {

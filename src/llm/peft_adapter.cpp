@@ -148,6 +148,15 @@ void checkTargets(const LoraConfig& config, bool any) {
 }
 
 void writeAdapter(const std::string& directory, LoraConfig config, const std::vector<AdapterMatrices>& adapters) {
+  for (const AdapterMatrices& adapter : adapters) {  // PEFT would leave out what the config does not name
+    if (!config.targets(adapter.module))
+      throw FormatError("LoraConfig", "target_modules",
+                        "expected " + adapter.module + ", which has an adapter, among them");
+    if (const Index r = config.rankOf(adapter.module); r != adapter.a.rows())
+      throw FormatError("LoraConfig", "r",
+                        adapter.module + ": expected the rank of its adapter, " + std::to_string(adapter.a.rows()) +
+                            ", found " + std::to_string(r));
+  }
   nameTargets(config, adapters);
   io::SafetensorsWriter writer;
   writer.setMetadata("format", "pt");

@@ -218,6 +218,23 @@ BOOST_AUTO_TEST_CASE(oneMisspeltNameAmongTargetsIsRefused) {
           ", found 4611686018427387904");
 }
 
+BOOST_AUTO_TEST_CASE(adaptersThatTheConfigDoesNotDescribeAreNotWritten) {
+  auto model = llm::loadLlama(golden("llama"));
+  llm::LoraConfig config;
+  config.targetModules = {"q_proj"};
+  llm::attachLora(model, config, 1);
+  const auto refused = [&](const std::string& message) {
+    BOOST_CHECK_EXCEPTION(llm::saveAdapter(model, config, "undescribed"), FormatError,
+                          [&](const FormatError& e) { return e.what() == "LoraConfig: " + message; });
+    BOOST_TEST(!fs::exists("undescribed"));
+  };
+  config.r = 4;
+  refused("r: model.layers.0.self_attn.q_proj: expected the rank of its adapter, 8, found 4");
+  config.targetModules = {"v_proj"};
+  llm::attachLora(model, config, 1);  // beside those that are there
+  refused("target_modules: expected model.layers.0.self_attn.q_proj, which has an adapter, among them");
+}
+
 BOOST_AUTO_TEST_CASE(tensorsThatDoNotFitAreRefused) {
   auto model = llm::loadLlama(golden("llama"));
   const std::string folder = "wrong-peft";

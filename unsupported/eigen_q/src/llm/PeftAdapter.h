@@ -110,7 +110,8 @@ void detachLora(Llama<Scalar, Place>& model) {
 /** Writes adapter_config.json and adapter_model.safetensors into \a directory, made where it is missing, for
  * PeftModel.from_pretrained: float32, from a device after waiting for the current context.
  * \param config  that the adapters were attached or loaded with. "all-linear" is written as the names it stands for.
- * Each file appears whole or not at all, the tensors last. Throws std::system_error where a file cannot be written. */
+ * Each file appears whole or not at all, the tensors last. Throws FormatError, before anything is written, where a
+ * module has an adapter that \a config does not describe, and std::system_error where a file cannot be written. */
 template <typename Scalar, typename Place>
 void saveAdapter(const Llama<Scalar, Place>& model, const LoraConfig& config, const std::string& directory) {
   std::vector<internal::AdapterMatrices> adapters;
