@@ -41,16 +41,20 @@ std::vector<Example> data(std::size_t count, std::uint64_t seed) {
   return examples;
 }
 
+llm::LoraConfig loraConfig(double dropout = 0) {
+  llm::LoraConfig config;
+  config.r = 4;
+  config.dropout = dropout;
+  config.targetModules = llm::ModuleFilter::allLinear();
+  return config;
+}
+
 llm::Llama<float> tinyModel(double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4) {
   llm::LoadOptions load;
   load.format = format;
   test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), 3, load);
   llm::Llama<float> model(weights);
-  llm::LoraConfig config;
-  config.r = 4;
-  config.dropout = dropout;
-  config.targetModules = llm::ModuleFilter::allLinear();
-  llm::attachLora(model, config, 7);
+  llm::attachLora(model, loraConfig(dropout), 7);
   return model;
 }
 
@@ -338,15 +342,14 @@ pid_t startRun() {
   if (process != 0) return process;
   int status = 1;
   try {
-    auto model = tinyModel(0.1);
+    constexpr double kDropout = 0.1;
+    auto model = tinyModel(kDropout);
     llm::TrainOptions o = options(30);
     o.evaluateEvery = 10;
     o.patience = 3;
     Trainer trainer(model, data(10, 1), data(4, 2), o);
     llm::runTraining(trainer, {std::string(kFolder) + "/state.safetensors", 1, true}, ignore);
-    llm::LoraConfig config;
-    config.r = 4;
-    llm::saveAdapter(model, config, std::string(kFolder) + "/adapter");
+    llm::saveAdapter(model, loraConfig(kDropout), std::string(kFolder) + "/adapter");
     status = 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "the run failed: %s\n", e.what());
