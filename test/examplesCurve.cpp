@@ -3,6 +3,7 @@
 #define BOOST_TEST_MODULE examplesCurve
 #include <boost/test/unit_test.hpp>
 
+#include <limits>
 #include <sstream>
 
 #include "examples/finetune/Plot.h"
@@ -62,6 +63,18 @@ BOOST_AUTO_TEST_CASE(curvesLieWhereTheAxesSay) {
   const std::string svg = LossPanel(phase, "red", {10, 20, 100, 50}).svg();
   BOOST_TEST(count(svg, "points=\"60.0,20.0 110.0,57.5 \"") == 2);  // so few steps are not smoothed
   BOOST_TEST(count(svg, "cx=\"10.0\" cy=\"70.0\"") == 1);
+}
+
+// A skipped update has no learning rate, and its loss may not be finite.
+BOOST_AUTO_TEST_CASE(stepsWithoutNumbersLeaveGaps) {
+  const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
+  const Phase phase = {"p", "p", {1, nan, 1, nan}, {6, nan, 2.25, inf}, {{0, 1}}};
+  BOOST_TEST(toCsv({phase}) ==
+             "phase,step,learning_rate,train_loss,held_out_loss\np,0,,,1\np,1,1,6,\np,2,,,\np,3,1,2.25,\np,4,,,\n");
+  const std::string svg = LossPanel(phase, "red", {10, 20, 100, 50}).svg();
+  BOOST_TEST(count(svg, "points=\"35.0,20.0 85.0,57.5 \"") == 2);
+  BOOST_TEST(count(svg, "nan") + count(svg, "inf") == 0);
+  BOOST_TEST(smooth({2, nan, 4}, 1)[1] == 3);
 }
 
 BOOST_AUTO_TEST_CASE(plotsOfNothingAreWholeAllTheSame) {

@@ -15,6 +15,7 @@
 
 #include <finetune/Progress.h>
 #include <finetune/pretrained/Batches.h>
+#include <finetune/pretrained/History.h>
 
 #include "Interrupt.h"
 #include "ModelOptions.h"
@@ -75,7 +76,7 @@ class TrainingWatch {
     constexpr Index kEvery = std::is_same_v<typename Trainer::Place, ad::Host> ? 1 : 20;
     if (trainer.done() || trainer.step() % kEvery == 0)
       m_progress->update(static_cast<long>(trainer.step()), static_cast<long>(trainer.tokens()),
-                         trainer.history().trainLoss.back());
+                         trainer.history().trainLoss.back(), static_cast<long>(trainer.history().skipped.size()));
   }
 
  private:

@@ -173,8 +173,7 @@ llm::RunFiles beginRun(const FinetuneOptions& options) {
 }
 
 void writeCurve(const llm::TrainHistory& history, const std::string& folder) {
-  finetune::Phase phase{"finetune", "fine-tuning", history.learningRate, history.trainLoss, {}};
-  for (const auto& heldOut : history.heldOut) phase.heldOut[static_cast<long>(heldOut.step)] = heldOut.loss;
+  const finetune::Phase phase = finetune::phaseOf(history, "finetune");
   io::writeFileAtomically((fs::path(folder) / "loss.csv").string(), finetune::toCsv({phase}));
   io::writeFileAtomically((fs::path(folder) / "loss.svg").string(), finetune::plotLosses({phase}, "token"));
 }
@@ -196,6 +195,7 @@ void printEnd(const llm::TrainHistory& history, bool stoppedEarly, const std::st
                 std::exp(before), std::exp(after));
     if (stoppedEarly) std::printf("stopped     early, at the best, update %td\n", best->step);
   }
+  finetune::printSkipped(history);
   std::printf("wrote       %s\n", folder.c_str());
 }
 

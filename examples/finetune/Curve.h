@@ -26,6 +26,7 @@ struct Phase {
  * give the same file, and other floats another one. */
 inline std::string toCsv(const std::vector<Phase>& phases) {
   const auto number = [](double x) {
+    if (!std::isfinite(x)) return std::string();
     char text[32];
     std::snprintf(text, sizeof text, "%.9g", x);
     return std::string(text);
@@ -42,14 +43,19 @@ inline std::string toCsv(const std::vector<Phase>& phases) {
   return csv;
 }
 
-/** Means over windows of 2·radius + 1 steps around each, smaller towards the ends: no lag, unlike a running mean. */
+/** Means over windows of 2·radius + 1 steps around each, smaller towards the ends: no lag, unlike a running mean. What
+ * is not finite does not count; NaN where there is nothing else. */
 inline std::vector<double> smooth(const std::vector<double>& values, std::size_t radius) {
-  std::vector<double> sums(values.size() + 1, 0.0);
-  for (std::size_t i = 0; i < values.size(); ++i) sums[i + 1] = sums[i] + values[i];
+  std::vector<double> sums(values.size() + 1, 0.0), counts(values.size() + 1, 0.0);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool finite = std::isfinite(values[i]);
+    sums[i + 1] = sums[i] + (finite ? values[i] : 0);
+    counts[i + 1] = counts[i] + (finite ? 1 : 0);
+  }
   std::vector<double> means(values.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::size_t r = std::min({radius, i, values.size() - 1 - i});
-    means[i] = (sums[i + r + 1] - sums[i - r]) / static_cast<double>(2 * r + 1);
+    means[i] = (sums[i + r + 1] - sums[i - r]) / (counts[i + r + 1] - counts[i - r]);
   }
   return means;
 }

@@ -3,6 +3,7 @@
 #ifndef EIGENQ_FINETUNE_PLOT_H
 #define EIGENQ_FINETUNE_PLOT_H
 
+#include <cmath>
 #include <cstdio>
 #include <limits>
 #include <string>
@@ -55,6 +56,7 @@ class LossPanel {
         m_steps(std::max<double>(1, static_cast<double>(phase.steps()))) {
     double least = std::numeric_limits<double>::infinity(), most = -least;
     const auto include = [&](double loss) {
+      if (!std::isfinite(loss)) return;
       least = std::min(least, loss);
       most = std::max(most, loss);
     };
@@ -97,7 +99,7 @@ class LossPanel {
   std::string curve(const std::vector<double>& losses, const char* style) const {
     std::string points;
     for (std::size_t i = 0; i < losses.size(); ++i)
-      points += svg::format("%.1f,%.1f ", x(static_cast<double>(i + 1)), y(losses[i]));
+      if (std::isfinite(losses[i])) points += svg::format("%.1f,%.1f ", x(static_cast<double>(i + 1)), y(losses[i]));
     return svg::format("<polyline fill=\"none\" stroke-linejoin=\"round\" stroke=\"%s\" %s points=\"", m_colour,
                        style) +
            points + "\"/>\n";

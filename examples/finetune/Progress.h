@@ -39,8 +39,8 @@ class Progress {
         m_done(begun),
         m_start(start) {}
 
-  /** \param done  steps so far, more than at the last call; \a tokens in them. */
-  void update(long done, long tokens, double loss) {
+  /** \param done  steps so far, more than at the last call; \a tokens in them. \param skipped  of them, shown if any */
+  void update(long done, long tokens, double loss, long skipped = 0) {
     const Clock::time_point now = Clock::now();
     const bool last = done >= m_total;
     const long before = std::exchange(m_done, done);
@@ -50,8 +50,9 @@ class Progress {
     const double eta = elapsed * static_cast<double>(m_total - done) / static_cast<double>(done - m_begun);
     const std::string rate = elapsed > 0 ? shortNumber(static_cast<double>(tokens) / elapsed) : "-";
     char text[160];
-    std::snprintf(text, sizeof text, "step %ld/%ld  loss %.3f  %s tokens/s  %s %.0f s", done, m_total, loss,
-                  rate.c_str(), last ? "took" : "ETA", last ? elapsed : eta);
+    const std::string notMade = skipped > 0 ? "  skipped " + std::to_string(skipped) : "";
+    std::snprintf(text, sizeof text, "step %ld/%ld  loss %.3f%s  %s tokens/s  %s %.0f s", done, m_total, loss,
+                  notMade.c_str(), rate.c_str(), last ? "took" : "ETA", last ? elapsed : eta);
     if (m_terminal)  // \033[K clears what a longer line before left behind
       m_out << '\r' << m_label << ' ' << bar(done) << ' ' << text << "\033[K" << (last ? "\n" : "") << std::flush;
     else

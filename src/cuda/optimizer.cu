@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kLevelThreads)
   __shared__ ByteTables tables1, tables2;
   makeByteTables(signedMap.value, tables1);
   makeByteTables(unsignedMap.value, tables2);
-  takeInputs(inputs, s);
+  if (!takeInputs(inputs, s)) return;
   forEachBlock(s.size, [&](const LanePart& part) {
     float g[kEight], w[kEight], m[kEight], v[kEight];
     load(s.gradient, part, aligned, g);
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kLevelThreads)
     stepLion(LionStep s, const StepInputs inputs, const __grid_constant__ ByteLevels signedMap, bool aligned) {
   __shared__ ByteTables tables;
   makeByteTables(signedMap.value, tables);
-  takeInputs(inputs, s);
+  if (!takeInputs(inputs, s)) return;
   forEachBlock(s.size, [&](const LanePart& part) {
     float g[kEight], w[kEight], m[kEight];
     load(s.gradient, part, aligned, g);

@@ -17,7 +17,7 @@ constexpr unsigned kThreads = 256;
 /** \tparam Rule  has step and update(i) */
 template <typename Rule>
 __global__ void __launch_bounds__(kThreads) updateValues(Rule rule, const StepInputs inputs) {
-  takeInputs(inputs, rule.step);
+  if (!takeInputs(inputs, rule.step)) return;
   const Index stride = static_cast<Index>(gridDim.x) * kThreads;
   for (Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x; i < rule.step.size; i += stride)
     rule.update(i);

@@ -26,10 +26,12 @@ __device__ __forceinline__ void setRates(const StepRates& r, AdamWStep& s) {
 __device__ __forceinline__ void setRates(const StepRates& r, LionStep& s) { s.rate = r.rate, s.keep = r.keep; }
 __device__ __forceinline__ void setRates(const StepRates& r, SgdStep& s) { s.rate = r.rate; }
 
+/** \returns whether the step is made. */
 template <typename Step>
-__device__ __forceinline__ void takeInputs(const StepInputs& inputs, Step& step) {
+__device__ __forceinline__ bool takeInputs(const StepInputs& inputs, Step& step) {
   if (inputs.gradScale) step.gradScale *= *inputs.gradScale;
   if (inputs.rates) setRates(*inputs.rates, step);
+  return !inputs.norm || isfinite(*inputs.norm);
 }
 
 /** Subnormal results become zeros of their sign. */

@@ -30,6 +30,9 @@ std::string exact(double x) {
   return text;
 }
 
+/** For messages: no sign of a NaN, which depends on the processor. */
+std::string inWords(double x) { return std::isnan(x) ? "NaN" : std::isinf(x) ? "infinite" : std::to_string(x); }
+
 const char* nameOf(TrainOptions::Decay decay) {
   switch (decay) {
     case TrainOptions::Decay::kConstant:
@@ -52,6 +55,7 @@ void TrainOptions::validate() const {
   requireAtLeast("warmup", 0, warmup);
   require(warmup <= steps, "warmup",
           "expected at most steps = " + std::to_string(steps) + ", found " + std::to_string(warmup));
+  requireAtLeast("mostSkipped", 0, mostSkipped);
   requireAtLeast("evaluateEvery", 0, evaluateEvery);
   requireAtLeast("patience", 0, patience);
   require(patience == 0 || evaluateEvery > 0, "patience",
@@ -143,6 +147,20 @@ void requireParameter(const TrainerState& state, std::size_t i, const std::strin
 void requireFinite(double value, Index step) {
   if (!std::isfinite(value))
     throw std::runtime_error("step " + std::to_string(step) + ": the loss is not finite; try a smaller learning rate");
+}
+
+void requireFewSkipped(const TrainHistory& history, Index most, double norm, double loss) {
+  const auto count = static_cast<Index>(history.skipped.size());
+  Index first = history.skipped.back();  // of those in a row
+  for (Index i = count - 2; i >= 0 && history.skipped[static_cast<std::size_t>(i)] == first - 1; --i) --first;
+  const Index last = history.skipped.back(), skipped = last - first + 1;
+  if (skipped <= most) return;
+  throw std::runtime_error("step " + std::to_string(last) + ": the gradient is not finite, its norm " + inWords(norm) +
+                           ", the loss " + inWords(loss) + "; expected at most " + std::to_string(most) +
+                           " such steps in a row, found " + std::to_string(skipped) + ", from step " +
+                           std::to_string(first) +
+                           " on; try bfloat16 instead of half or a smaller loss scale, a smaller learning rate, and "
+                           "look at the examples of these steps");
 }
 
 }  // namespace internal

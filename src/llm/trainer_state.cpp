@@ -8,6 +8,7 @@
 //   steps                                          I64, one a parameter
 //   history.learning_rate, .train_loss             F64, one an update
 //   history.held_out_step, .held_out_loss          I64 and F64, one an evaluation
+//   history.skipped                                I64, one a skipped update; missing where there is none
 // __metadata__: format, step, stopped_early, parameters (a JSON list of names, in order), settings (one of pairs).
 #include <charconv>
 #include <filesystem>
@@ -47,6 +48,8 @@ void addHistory(io::SafetensorsWriter& writer, const TrainHistory& history) {
   addList<double>(writer, "history.train_loss", history.trainLoss, same);
   addList<std::int64_t>(writer, "history.held_out_step", history.heldOut, [](const auto& h) { return h.step; });
   addList<double>(writer, "history.held_out_loss", history.heldOut, [](const auto& h) { return h.loss; });
+  if (!history.skipped.empty())
+    addList<std::int64_t>(writer, "history.skipped", history.skipped, [](Index step) { return step; });
 }
 
 /** Temporary files of writers that were killed: ".NAME.PROCESS.NUMBER.tmp" beside \a path. */
@@ -105,6 +108,14 @@ TrainHistory readHistory(const io::SafetensorsFile& file, Index step) {
   const auto steps = list<std::int64_t>(file, "history.held_out_step");
   const auto losses = list<double>(file, "history.held_out_loss", static_cast<Index>(steps.size()));
   for (std::size_t i = 0; i < steps.size(); ++i) history.heldOut.push_back({static_cast<Index>(steps[i]), losses[i]});
+  if (!file.has("history.skipped")) return history;
+  for (const std::int64_t skipped : list<std::int64_t>(file, "history.skipped")) {
+    const Index least = history.skipped.empty() ? 1 : history.skipped.back() + 1;
+    if (skipped < least || skipped > step)
+      file.at("history.skipped")
+          .fail("expected ascending updates from 1 to " + std::to_string(step) + ", found " + std::to_string(skipped));
+    history.skipped.push_back(static_cast<Index>(skipped));
+  }
   return history;
 }
 

@@ -11,6 +11,7 @@
 
 using namespace EigenQ::ad;
 using Eigen::MatrixXd;
+using Eigen::Vector2d;
 using EigenQ::test::expectClose;
 using EigenQ::test::randomMatrix;
 using EigenQ::test::sameBits;
@@ -170,6 +171,25 @@ BOOST_AUTO_TEST_CASE(oneNormOverAllParameters) {
   BOOST_TEST(std::isinf(clipGradNorm(all, 1)));
   BOOST_TEST(a.grad()(0, 0) == 1);
   BOOST_CHECK_THROW(clipGradNorm(all, -1), std::invalid_argument);
+}
+
+BOOST_AUTO_TEST_CASE(stepsOfGradientsThatAreNotFiniteCountAndChangeNothing) {
+  Parameter<double> p(MatrixXd::Ones(2, 1)), other(MatrixXd::Ones(2, 1)), unreached(MatrixXd::Ones(1, 1));
+  AdamW<double> adam({&p, &unreached}), control({&other});
+  setGrad<double>(p, Vector2d(1, std::numeric_limits<double>::quiet_NaN()));
+  adam.stepIfFinite(clipGradNorm(adam.parameters(), 1));
+  BOOST_TEST((p.value() == MatrixXd::Ones(2, 1)));
+  BOOST_TEST(adam.state().firstMoment[0].isZero(0));
+  BOOST_TEST(adam.state().steps[0] == 1);
+  BOOST_TEST(adam.state().steps[1] == 0);
+  AdamW<double>::State second = control.state();
+  second.steps = {1};
+  control.setState(second);
+  for (Parameter<double>* one : {&p, &other}) setGrad<double>(*one, Vector2d(0.25, -0.5));
+  adam.stepIfFinite(clipGradNorm(adam.parameters(), 1), 2.0);
+  control.step(2.0);
+  BOOST_TEST((p.value() == other.value()));
+  BOOST_TEST((p.value() != MatrixXd::Ones(2, 1)));
 }
 
 BOOST_AUTO_TEST_CASE(schedules) {

@@ -128,6 +128,28 @@ void runsAgree(const Frozen& gate, const Frozen& down, OnDevice deviceGate, OnDe
                "step " << i << ": loss " << device[i] << " instead of " << host[i] << ", noise " << noise);
 }
 
+template <typename Optimizer>
+void expectSkip(const char* name, Index size) {
+  BOOST_TEST_CONTEXT(name << ", " << size) {
+    const MatrixXf start = randomMatrix<float>(size, 1, 1);
+    ad::Parameter<float, Device> p(start);
+    Optimizer optimizer({&p});
+    ad::Tape<float, Device> tape;
+    const auto step = [&](const MatrixXf& gradient) {
+      tape.clear();
+      optimizer.zeroGrad();
+      tape.backward(tape.parameter(p), gradient);
+      optimizer.stepIfFinite(ad::clipGradNorm(optimizer.parameters(), 1));
+      return p.value().toHost();
+    };
+    MatrixXf gradient = randomMatrix<float>(size, 1, 2);
+    gradient(size / 2, 0) = std::numeric_limits<float>::quiet_NaN();
+    BOOST_TEST((step(gradient) == start));
+    const MatrixXf moved = step(randomMatrix<float>(size, 1, 2));
+    BOOST_TEST((moved.allFinite() && moved != start));  // the moments have met no NaN
+  }
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(optimizers, *needsDevice())
@@ -173,6 +195,17 @@ BOOST_AUTO_TEST_CASE(aGradientThatIsNotFiniteIsNotSpread) {
   const std::vector<ad::Parameter<float, Device>*> parameters{&p};
   BOOST_TEST(!std::isfinite(ad::clipGradNorm(parameters, 0.5).toHost()));
   BOOST_TEST(p.grad().toHost()(0, 0) == 1);
+}
+
+// Which is known on the device alone.
+BOOST_AUTO_TEST_CASE(stepsOfGradientsThatAreNotFiniteChangeNothing) {
+  for (const Index size : {Index{300}, Index{5000}}) {  // moments of 8 bits from 4096 on
+    expectSkip<ad::AdamW<float, Device>>("AdamW", size);
+    expectSkip<ad::AdamW8bitOn<Device>>("AdamW8bit", size);
+    expectSkip<ad::Lion<float, Device>>("Lion", size);
+    expectSkip<ad::Lion8bitOn<Device>>("Lion8bit", size);
+    expectSkip<ad::Sgd<float, Device>>("Sgd", size);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(aResumedRunGoesOnToTheBit) {

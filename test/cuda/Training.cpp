@@ -119,6 +119,21 @@ BOOST_AUTO_TEST_CASE(halfLearnsWithAScaledLoss, *needsDevice()) {
   BOOST_TEST(history.heldOut.back().loss < history.heldOut.front().loss - 0.5);
 }
 
+// A scale that overflows half in every update: the run learns nothing and says so, at the next look.
+BOOST_AUTO_TEST_CASE(overflowsOfHalfAreSkippedAndCounted, *needsDevice()) {
+  auto model = adapted<DeviceModel<Eigen::half>>();
+  llm::TrainOptions o = options(60);
+  o.lossScale = 1e30;
+  o.mostSkipped = 60;
+  const auto before = parameters(model);
+  BOOST_TEST(train(model, o).skipped.size() == 60u);
+  BOOST_TEST((parameters(model) == before));
+  o.mostSkipped = llm::TrainOptions().mostSkipped;
+  BOOST_CHECK_EXCEPTION(train(model, o), std::runtime_error, [](const std::runtime_error& e) {
+    return std::string(e.what()).rfind("step 11: the gradient is not finite", 0) == 0;
+  });
+}
+
 BOOST_AUTO_TEST_CASE(adaptersGoToFilesAndBack, *needsDevice()) {
   const TemporaryFolder folder;
   auto device = adapted<DeviceModel<Eigen::bfloat16>>();

@@ -19,6 +19,7 @@
 #include "../Plot.h"
 #include "../Progress.h"
 #include "Batches.h"
+#include "History.h"
 #include "Options.h"
 
 namespace finetune {
@@ -58,8 +59,7 @@ inline Sequences split(std::vector<llm::Example> all, double holdOut) {
 }
 
 inline void writeCurves(const llm::TrainHistory& history, const std::filesystem::path& folder) {
-  Phase phase{"fine-tuning", "fine-tuning", history.learningRate, history.trainLoss, {}};
-  for (const auto& [step, loss] : history.heldOut) phase.heldOut[static_cast<long>(step)] = loss;
+  const Phase phase = phaseOf(history, "fine-tuning");
   EigenQ::io::writeFileAtomically((folder / "loss.csv").string(), toCsv({phase}));
   EigenQ::io::writeFileAtomically((folder / "loss.svg").string(), plotLosses({phase}, "token"));
 }
@@ -99,11 +99,13 @@ int runPretrained(const PretrainedOptions& o) {
   const EigenQ::Index interval = std::max<EigenQ::Index>(1, o.train.steps / 50);  // a look waits for a device
   llm::runTraining(trainer, files, [&](auto& t) {
     if (t.done() || t.step() % interval == 0)
-      progress.update(static_cast<long>(t.step()), static_cast<long>(t.tokens()), t.history().trainLoss.back());
+      progress.update(static_cast<long>(t.step()), static_cast<long>(t.tokens()), t.history().trainLoss.back(),
+                      static_cast<long>(t.history().skipped.size()));
   });
   llm::saveAdapter(model, lora, o.adapter);
   writeCurves(trainer.history(), folder);
   printLosses(trainer.history());
+  printSkipped(trainer.history());
   std::printf("wrote %s: adapter, loss.csv, loss.svg\n", o.adapter.c_str());
   return 0;
 }

@@ -19,6 +19,7 @@ using EigenQ::internal::StepRates;
 struct StepInputs {
   const float* gradScale = nullptr;  // multiplies the step's, rounded once: a clipping factor computed there
   const StepRates* rates = nullptr;  // instead of the step's: each replay of a graph has its own
+  const double* norm = nullptr;      // of the gradients: where it is not finite, nothing is written
 };
 
 /** The same bits as on the host, with moments of 8 bits or float. */

@@ -30,6 +30,7 @@ struct TrainOptions {
   double minLearningRate = 0;     // where the decay ends, after all steps
   double clip = 1;                // largest norm of the gradient; 0: any
   double lossScale = 1;           // half on a device underflows without one of 1024 or so
+  Index mostSkipped = 10;         // updates in a row that may be skipped, their gradient not finite; 0: none
   bool checkpointLayers = false;  // less memory for one forward pass more, with the same gradients
 
   Index evaluateEvery = 0;  // updates between two evaluations; 0: before the first and after the last alone

@@ -49,11 +49,14 @@ class Trainer {
   Index tokens() const { return m_tokens; }
   bool done() const { return m_stoppedEarly || m_step >= m_options.steps; }
   bool stoppedEarly() const { return m_stoppedEarly; }
-  /** Losses up to now. Waits for a device. Throws std::runtime_error once a loss is not finite. */
+  /** Losses up to now. Waits for a device. Throws std::runtime_error once a loss is not finite though its gradient is,
+   * and once more updates in a row than options().mostSkipped were skipped. */
   const TrainHistory& history();
 
   /** One update, and an evaluation where one is due behind it or, for the first update, before it. When the last is
-   * over and options().patience is not 0, the model gets the parameters of the least held-out loss. */
+   * over and options().patience is not 0, the model gets the parameters of the least held-out loss.
+   * An update whose gradient is not finite is skipped: it uses up its examples and its place in the schedule and counts
+   * as a step of the optimiser, whose moments and parameters stay as they are. Throws as history() does. */
   void advance();
 
   /** Waits for a device. */
@@ -65,6 +68,7 @@ class Trainer {
  private:
   using Tape = ad::Tape<Scalar, Place>;
   using Optimizer = internal::TrainerOptimizer<Parameter>;
+  using Norm = decltype(clipGradNorm(std::declval<const std::vector<Parameter*>&>(), 1.0));
 
   Batch microBatch(Index k);
   void backward(const Batch& batch, Index i, double share);
@@ -87,6 +91,7 @@ class Trainer {
   Tape m_tape;
   typename Place::template Matrix<Scalar> m_losses;  // micro-batches × updates that nobody has looked at
   Eigen::MatrixXd m_shares;                          // of each in the mean of its update
+  std::vector<Norm> m_norms;                         // of the gradients in those updates
   Index m_pending = 0;
   Index m_step = 0;
   Index m_tokens = 0;

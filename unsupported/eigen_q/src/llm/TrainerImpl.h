@@ -54,6 +54,16 @@ void requireParameter(const TrainerState& state, std::size_t i, const std::strin
                       const std::string& where);
 /** Throws std::runtime_error where \a value is not finite. */
 void requireFinite(double value, Index step);
+/** Throws std::runtime_error where the last updates of \a history, more than \a most, were skipped.
+ * \param norm, loss  of the last */
+void requireFewSkipped(const TrainHistory& history, Index most, double norm, double loss);
+
+/** A norm that clipGradNorm() returned. From a device it waits. */
+inline double onHost(double norm) { return norm; }
+template <typename Norm>
+double onHost(const Norm& norm) {
+  return norm.toHost();
+}
 }  // namespace internal
 
 template <typename Scalar, typename Place>
@@ -115,8 +125,9 @@ void Trainer<Model>::update() {
     backward(batch, i, counted > 0 ? own / static_cast<double>(counted) : 0);
   }
   m_tape.clear();
-  if (m_options.clip > 0) clipGradNorm(m_optimizer->parameters(), m_options.clip * m_options.lossScale);
-  m_optimizer->step(static_cast<float>(1 / m_options.lossScale));
+  const double clip = m_options.clip > 0 ? m_options.clip : std::numeric_limits<double>::infinity();
+  m_norms.push_back(clipGradNorm(m_optimizer->parameters(), clip * m_options.lossScale));
+  m_optimizer->stepIfFinite(m_norms.back(), static_cast<float>(1 / m_options.lossScale));
   m_history.learningRate.push_back(m_optimizer->learningRate());
   ++m_step;
   if (++m_pending == kStepsPerLook) lookAtLosses();
@@ -127,9 +138,17 @@ void Trainer<Model>::lookAtLosses() {
   if (m_pending == 0) return;
   const Eigen::MatrixXd losses = Place::toHost(m_losses).template cast<double>();
   const Index pending = std::exchange(m_pending, 0);
+  const std::vector<Norm> norms = std::exchange(m_norms, {});
   for (Index j = 0; j < pending; ++j) {
-    m_history.trainLoss.push_back(losses.col(j).dot(m_shares.col(j)));
-    internal::requireFinite(m_history.trainLoss.back(), static_cast<Index>(m_history.trainLoss.size()));
+    const double loss = losses.col(j).dot(m_shares.col(j)), norm = internal::onHost(norms[static_cast<std::size_t>(j)]);
+    m_history.trainLoss.push_back(loss);
+    const auto step = static_cast<Index>(m_history.trainLoss.size());
+    if (std::isfinite(norm)) {
+      internal::requireFinite(loss, step);
+    } else {
+      m_history.skipped.push_back(step);
+      internal::requireFewSkipped(m_history, m_options.mostSkipped, norm, loss);
+    }
   }
 }
 
@@ -233,6 +252,7 @@ void Trainer<Model>::setState(const TrainerState& state, const std::string& wher
   m_stoppedEarly = state.stoppedEarly;
   m_history = state.history;
   m_pending = 0;
+  m_norms.clear();
 }
 
 // The host's is compiled in EigenQ::Llm.

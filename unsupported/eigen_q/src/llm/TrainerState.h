@@ -26,6 +26,7 @@ struct TrainHistory {
   std::vector<double> learningRate;  // of updates 1, 2, …
   std::vector<double> trainLoss;     // of each update's batch, before it
   std::vector<HeldOut> heldOut;
+  std::vector<Index> skipped;  // of those updates, in order: not made, as their gradient was not finite
 };
 
 /** On the host, between two updates. Data order and random numbers are functions of seed and step. */

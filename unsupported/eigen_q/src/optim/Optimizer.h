@@ -2,6 +2,7 @@
 #ifndef EIGENQ_OPTIM_OPTIMIZER_H
 #define EIGENQ_OPTIM_OPTIMIZER_H
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <set>
@@ -22,9 +23,15 @@ namespace ad {
 namespace internal {
 using EigenQ::internal::StepRates;
 
-/** The rates that steps inside a graph capture leave to the replays. There are no graphs on the host. */
+/** What steps leave to the device: the rates that replays of a graph have, whether a gradient is finite. On the host
+ * there are no graphs, and a norm is known. */
 template <typename Place>
 struct OptimizerReplay {
+  struct Condition {
+    Condition(OptimizerReplay&, double) {}
+  };
+  static bool isKnownNotFinite(double norm) { return !std::isfinite(norm); }
+
   explicit OptimizerReplay(std::size_t) {}
   static bool isCapturing() { return false; }
   static std::vector<std::size_t> captured() { return {}; }
@@ -61,6 +68,20 @@ class Optimizer {
   void step(Scalar gradScale = Scalar(1)) {
     for (std::size_t i = 0; i < m_parameters.size(); ++i)
       if (m_parameters[i]->hasGrad()) update(i, *m_parameters[i], gradScale);
+  }
+
+  /** As step() where \a norm, which clipGradNorm() returned, is finite. Otherwise parameters and moments stay as they
+   * are, as under torch's GradScaler, but the step counts: on a device nobody waits to know. Adam's bias corrections
+   * are then those of a step more, which only the first few notice. */
+  template <typename Norm>
+  void stepIfFinite(const Norm& norm, Scalar gradScale = Scalar(1)) {
+    if (Replay::isKnownNotFinite(norm)) {
+      for (std::size_t i = 0; i < m_parameters.size(); ++i)
+        if (m_parameters[i]->hasGrad()) (void)countReplay(i);
+      return;
+    }
+    const typename Replay::Condition condition(m_replay, norm);
+    step(gradScale);
   }
 
   /** On a device, before each replay of a graph in which step() was captured: counts a step and sends its rates, the

@@ -16,10 +16,14 @@ class DeviceNorm {
  public:
   /** Waits for the stream. */
   double toHost(gpu::Context& context = gpu::Context::current()) const {
-    m_memory->beginRead(context);
     double norm = 0;
-    gpu::internal::download(&norm, &numbers()->norm, sizeof norm, context);
+    gpu::internal::download(&norm, onDevice(context), sizeof norm, context);
     return norm;
+  }
+  /** For kernels that \a context queues next. */
+  const double* onDevice(gpu::Context& context) const {
+    m_memory->beginRead(context);
+    return &numbers()->norm;
   }
 
  private:

@@ -30,11 +30,31 @@ inline float* stepWrites(gpu::DeviceView<float> m, gpu::Context& context) {
   return static_cast<float*>(writing(m, context).data);
 }
 
-/** One column of rates a parameter, on the device and, until they are sent, on the host. */
+/** One column of rates a parameter, on the device and, until they are sent, on the host; and the norm that has to be
+ * finite for a step. */
 template <>
 class OptimizerReplay<Device> {
  public:
   explicit OptimizerReplay(std::size_t parameters) : m_next(kFloats, static_cast<Eigen::Index>(parameters)) {}
+
+  /** While it lives, steps depend on a DeviceNorm. */
+  class Condition {
+   public:
+    template <typename Norm>
+    Condition(OptimizerReplay& replay, const Norm& norm) : m_replay(replay) {
+      m_replay.m_norm = norm.onDevice(gpu::Context::current());
+    }
+    ~Condition() { m_replay.m_norm = nullptr; }
+    Condition(const Condition&) = delete;
+    Condition& operator=(const Condition&) = delete;
+
+   private:
+    OptimizerReplay& m_replay;
+  };
+  template <typename Norm>
+  static bool isKnownNotFinite(const Norm&) {
+    return false;
+  }
 
   static bool isCapturing() { return gpu::Context::current().isCapturing(); }
   const std::vector<std::size_t>& captured() const { return m_captured; }
@@ -42,9 +62,12 @@ class OptimizerReplay<Device> {
   /** What a step of parameter \a i reads on the device: inside of a capture, the rates of the replay. */
   gpu::internal::StepInputs inputs(std::size_t i, gpu::Context& context) {
     if (m_current.size() == 0) m_current.resize(kFloats, m_next.cols(), context);  // a capture cannot ask for memory
-    if (!context.isCapturing()) return {};
+    gpu::internal::StepInputs inputs;
+    inputs.norm = m_norm;
+    if (!context.isCapturing()) return inputs;
     if (std::find(m_captured.begin(), m_captured.end(), i) == m_captured.end()) m_captured.push_back(i);
-    return {nullptr, reinterpret_cast<const StepRates*>(stepReads(m_current, context)) + i};
+    inputs.rates = reinterpret_cast<const StepRates*>(stepReads(m_current, context)) + i;
+    return inputs;
   }
 
   /** \param value  which the replay writes: contexts that read it now come first */
@@ -63,6 +86,7 @@ class OptimizerReplay<Device> {
   Eigen::MatrixXf m_next;
   gpu::DeviceMatrix<float> m_current;
   std::vector<std::size_t> m_captured;  // by the last captures of step()
+  const double* m_norm = nullptr;       // on the device; null: steps are made whatever the gradient
 };
 
 template <>
