@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 // Adapters in PEFT's folders, against what PEFT itself computes with them (test/golden/record_peft.py), and merging.
 #define BOOST_TEST_MODULE llm_Peft
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <map>
 
 #include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
@@ -231,8 +234,56 @@ BOOST_AUTO_TEST_CASE(adaptersThatTheConfigDoesNotDescribeAreNotWritten) {
   config.r = 4;
   refused("r: model.layers.0.self_attn.q_proj: expected the rank of its adapter, 8, found 4");
   config.targetModules = {"v_proj"};
-  llm::attachLora(model, config, 1);  // beside those that are there
   refused("target_modules: expected model.layers.0.self_attn.q_proj, which has an adapter, among them");
+}
+
+// As with one adapter in PEFT: modules of the set before do not keep theirs.
+BOOST_AUTO_TEST_CASE(attachingAndLoadingReplaceTheWholeSet) {
+  auto model = llm::loadLlama(golden("llama")), other = llm::loadLlama(golden("llama"));
+  llm::LoraConfig config;
+  config.targetModules = {"q_proj", "o_proj"};
+  llm::attachLora(model, config, 1);
+  disturb(model, 0.2f);
+  config.targetModules = {"v_proj"};
+  llm::attachLora(model, config, 1);
+  llm::attachLora(other, config, 1);
+  const auto agree = [&] {
+    llm::saveAdapter(model, config, "replaced");
+    llm::saveAdapter(other, config, "alone");
+    BOOST_TEST((readFile("replaced/adapter_model.safetensors") == readFile("alone/adapter_model.safetensors")));
+    BOOST_TEST((logitsOf(model, tokens("llama", 0)) == logitsOf(other, tokens("llama", 0))));
+  };
+  agree();
+  config.targetModules = {"up_proj", "o_proj"};
+  llm::attachLora(model, config, 1);
+  disturb(model, 0.2f);
+  config = llm::loadAdapter(model, golden("peft-llama"));
+  llm::loadAdapter(other, golden("peft-llama"));
+  agree();
+}
+
+BOOST_AUTO_TEST_CASE(aRefusedAdapterLeavesTheOneThatIsThere) {
+  auto model = llm::loadLlama(golden("llama"));
+  const llm::LoraConfig config = llm::loadAdapter(model, golden("peft-llama"));
+  llm::saveAdapter(model, config, "refused-peft");
+  const std::string whole = readFile("refused-peft/adapter_model.safetensors");
+  const Eigen::MatrixXf before = logitsOf(model, tokens("llama", 0));
+  const auto refused = [&](const auto& change) {
+    io::SafetensorsWriter writer;
+    const io::SafetensorsFile file(golden("peft-llama") + "/adapter_model.safetensors");
+    std::map<std::string, Eigen::MatrixXf> tensors;
+    for (const io::TensorView& tensor : file.tensors()) tensors[tensor.name] = io::toMatrix<float>(tensor);
+    change(tensors);
+    for (const auto& [name, matrix] : tensors) writer.add(name, matrix);
+    writer.write("refused-peft/adapter_model.safetensors");
+    BOOST_CHECK_THROW(llm::loadAdapter(model, "refused-peft"), FormatError);
+    BOOST_TEST((logitsOf(model, tokens("llama", 0)) == before));
+    llm::saveAdapter(model, config, "kept-peft");
+    BOOST_TEST((readFile("kept-peft/adapter_model.safetensors") == whole));
+  };
+  refused([](auto& tensors) { tensors.erase(std::prev(tensors.end())); });        // of the last module
+  refused([](auto& tensors) { tensors["more"] = Eigen::MatrixXf::Zero(1, 1); });  // found when all are read
+  refused([](auto& tensors) { tensors.begin()->second(0, 0) = NAN; });
 }
 
 BOOST_AUTO_TEST_CASE(tensorsThatDoNotFitAreRefused) {

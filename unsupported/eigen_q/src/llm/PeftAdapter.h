@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -56,37 +58,52 @@ class AdapterFile {
 void checkTargets(const LoraConfig& config, bool any);
 
 template <typename Scalar, typename Place>
-void attach(Linear<Scalar, Place>& linear, const LoraConfig& config, const AdapterMatrices& host) {
+Adapter<Scalar, Place> placed(const LoraConfig& config, const AdapterMatrices& host) {
   using Parameter = typename Adapter<Scalar, Place>::Parameter;
   using Master = typename Parameter::Scalar;
   Adapter<Scalar, Place> adapter;
-  adapter.a = Parameter(host.a.template cast<Master>(), linear.name() + ".lora_A.weight");
-  adapter.b = Parameter(host.b.template cast<Master>(), linear.name() + ".lora_B.weight");
-  adapter.options.scale = config.scaleOf(linear.name());
+  adapter.a = Parameter(host.a.template cast<Master>(), host.module + ".lora_A.weight");
+  adapter.b = Parameter(host.b.template cast<Master>(), host.module + ".lora_B.weight");
+  adapter.options.scale = config.scaleOf(host.module);
   adapter.options.dropout = config.dropout;
-  linear.adapter() = std::move(adapter);
+  return adapter;
 }
 
-/** attach() with what \a make gives for each module that \a config targets. */
+/** The adapters of a model, one entry a projection in the order of forEachLinear(). */
+template <typename Scalar, typename Place>
+using AdapterSet = std::vector<std::optional<Adapter<Scalar, Place>>>;
+
+/** What \a make gives for each projection that \a config targets; the model stays as it is. */
 template <typename Scalar, typename Place, typename Make>
-void attachTargets(Llama<Scalar, Place>& model, const LoraConfig& config, const Make& make) {
+AdapterSet<Scalar, Place> adaptersFor(Llama<Scalar, Place>& model, const LoraConfig& config, const Make& make) {
+  AdapterSet<Scalar, Place> adapters;
   bool any = false;
-  model.forEachLinear([&](Linear<Scalar, Place>& linear) {
+  model.forEachLinear([&](const Linear<Scalar, Place>& linear) {
+    adapters.emplace_back();
     if (!config.targets(linear.name())) return;
-    attach(linear, config, make(linear));
+    adapters.back() = placed<Scalar, Place>(config, make(linear));
     any = true;
   });
   checkTargets(config, any);
+  return adapters;
+}
+
+/** In place of all that are there. */
+template <typename Scalar, typename Place>
+void replaceAdapters(Llama<Scalar, Place>& model, AdapterSet<Scalar, Place>&& adapters) noexcept {
+  static_assert(std::is_nothrow_move_assignable_v<std::optional<Adapter<Scalar, Place>>>, "all of them or none");
+  auto next = adapters.begin();
+  model.forEachLinear([&next](Linear<Scalar, Place>& linear) { linear.adapter() = std::move(*next++); });
 }
 }  // namespace internal
 
-/** Puts a fresh adapter on every projection that \a config targets, in place of one that is there: float, on the
+/** Puts a fresh adapter on every projection that \a config targets, in place of all that the model has: float, on the
  * model's device. The model computes as before, since B = 0, until an optimiser steps model.trainable().
  * \param seed  of A: the same numbers on every machine and in every place
  * Throws FormatError, before the model changes, where the config targets the embedding or nothing, where one of the
  * names in targetModules or excludeModules is of no projection or a key of rankPattern or alphaPattern of no module
  * that gets an adapter (PEFT ignores them beside others, and with them what they were to say), and for a rank above
- * both extents of a projection. */
+ * both extents of a projection. A tape and an optimiser of the adapters before are as behind detachLora(). */
 template <typename Scalar, typename Place>
 void attachLora(Llama<Scalar, Place>& model, const LoraConfig& config, std::uint64_t seed) {
   config.validate();
@@ -96,9 +113,10 @@ void attachLora(Llama<Scalar, Place>& model, const LoraConfig& config, std::uint
   });
   internal::checkFreshTargets(config, places);
   std::uint64_t stream = 0;
-  internal::attachTargets(model, config, [&](const Linear<Scalar, Place>& linear) {
+  const auto make = [&](const Linear<Scalar, Place>& linear) {
     return internal::newAdapter(config, linear.name(), linear.rows(), linear.cols(), seed, stream++);
-  });
+  };
+  internal::replaceAdapters(model, internal::adaptersFor(model, config, make));
 }
 
 /** Takes all adapters off. A tape that recorded them has been cleared, an optimiser of them is gone. */
@@ -124,17 +142,18 @@ void saveAdapter(const Llama<Scalar, Place>& model, const LoraConfig& config, co
   internal::writeAdapter(directory, config, adapters);
 }
 
-/** Puts the adapters of a folder that PEFT or saveAdapter() wrote on \a model. \returns their config.
- * Throws FormatError for a config that is not supported (LoraConfig::fromFile), for a tensor that is missing, of the
- * wrong shape or for no module that the config targets; then the model may have some of the adapters. */
+/** Puts the adapters of a folder that PEFT or saveAdapter() wrote on \a model, in place of all that it has.
+ * \returns their config. Throws FormatError, before the model changes, for a config that is not supported
+ * (LoraConfig::fromFile), for a tensor that is missing, of the wrong shape or for no module that the config targets. */
 template <typename Scalar, typename Place>
 LoraConfig loadAdapter(Llama<Scalar, Place>& model, const std::string& directory) {
   const LoraConfig config = LoraConfig::fromFile(directory + "/adapter_config.json");
   internal::AdapterFile file(directory, config);
-  internal::attachTargets(model, config, [&file](const Linear<Scalar, Place>& linear) {
+  auto adapters = internal::adaptersFor(model, config, [&file](const Linear<Scalar, Place>& linear) {
     return file.read(linear.name(), linear.rows(), linear.cols());
   });
   file.finish();
+  internal::replaceAdapters(model, std::move(adapters));
   return config;
 }
 
