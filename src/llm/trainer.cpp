@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 // trainer.cpp: what a trainer checks and describes, and the trainer of the host, compiled once for all who use it.
+#include <cinttypes>
 #include <cmath>
 #include <cstdio>
 #include <set>
@@ -32,6 +33,12 @@ std::string exact(double x) {
 
 /** For messages: no sign of a NaN, which depends on the processor. */
 std::string inWords(double x) { return std::isnan(x) ? "NaN" : std::isinf(x) ? "infinite" : std::to_string(x); }
+
+std::string hexadecimal(std::uint64_t x) {
+  char text[24];
+  std::snprintf(text, sizeof text, "%016" PRIx64, x);
+  return text;
+}
 
 const char* nameOf(TrainOptions::Decay decay) {
   switch (decay) {
@@ -116,7 +123,8 @@ void checkTraining(const TrainOptions& options, std::size_t parameters, std::siz
 }
 
 TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, const std::set<std::string>& formats,
-                                     const std::vector<ad::LoraOptions>& adapters) {
+                                     const std::vector<ad::LoraOptions>& adapters, std::uint64_t checksum,
+                                     ScalarType activations) {
   std::set<std::string> distinct;
   for (const ad::LoraOptions& options : adapters)
     distinct.insert("scale " + exact(options.scale) + ", dropout " + exact(options.dropout));
@@ -130,7 +138,9 @@ TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, con
           {"vocab_size", std::to_string(config.vocabSize)},
           {"model_bytes", std::to_string(bytes)},
           {"weights", joined(formats)},
-          {"adapters", joined(distinct)}};
+          {"adapters", joined(distinct)},
+          {"base_model", "checksum " + hexadecimal(checksum)},
+          {"activations", EigenQ::internal::scalarName(activations)}};
 }
 
 void requireParameter(const TrainerState& state, std::size_t i, const std::string& name, Index rows, Index cols,

@@ -130,6 +130,9 @@ TrainerState::Parameter readParameter(const io::SafetensorsFile& file, const std
   return p;
 }
 
+/** What states of older versions end without. */
+bool isOptional(const std::string& setting) { return setting == "base_model" || setting == "activations"; }
+
 }  // namespace
 
 void writeTrainerState(const TrainerState& state, const std::string& path) {
@@ -184,6 +187,7 @@ void requireSameSettings(const TrainerState::Settings& expected, const TrainerSt
                          const std::string& path) {
   for (std::size_t i = 0; i < std::max(expected.size(), found.size()); ++i) {
     if (i >= expected.size()) fail(path, found[i].first, "expected no such setting, found " + found[i].second);
+    if (i >= found.size() && isOptional(expected[i].first)) continue;
     if (i >= found.size() || found[i].first != expected[i].first)
       fail(path, expected[i].first, "expected " + expected[i].second + ", found no such setting");
     if (found[i].second != expected[i].second)

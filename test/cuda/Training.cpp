@@ -119,6 +119,22 @@ BOOST_AUTO_TEST_CASE(halfLearnsWithAScaledLoss, *needsDevice()) {
   BOOST_TEST(history.heldOut.back().loss < history.heldOut.front().loss - 0.5);
 }
 
+BOOST_AUTO_TEST_CASE(statesKnowTheBaseModelAndTheScalarOfActivations, *needsDevice()) {
+  auto host = adapted<llm::Llama<float>>();
+  auto wide = adapted<DeviceModel<float>>();
+  auto narrow = adapted<DeviceModel<Eigen::bfloat16>>();
+  BOOST_TEST(wide.checksum() == host.checksum());
+  BOOST_TEST(narrow.checksum() == host.checksum());  // of what was read, before it was rounded
+  llm::Trainer<llm::Llama<float>> onHost(host, data(20, 1), data(6, 2), options(30));
+  onHost.advance();
+  llm::Trainer<DeviceModel<float>> onDevice(wide, data(20, 1), data(6, 2), options(30));
+  BOOST_CHECK_NO_THROW(onDevice.setState(onHost.state()));
+  llm::Trainer<DeviceModel<Eigen::bfloat16>> rounded(narrow, data(20, 1), data(6, 2), options(30));
+  BOOST_CHECK_EXCEPTION(rounded.setState(onHost.state()), FormatError, [](const FormatError& e) {
+    return e.key() == std::string("model_bytes") || e.key() == std::string("activations");
+  });
+}
+
 // A scale that overflows half in every update: the run learns nothing and says so, at the next look.
 BOOST_AUTO_TEST_CASE(overflowsOfHalfAreSkippedAndCounted, *needsDevice()) {
   auto model = adapted<DeviceModel<Eigen::half>>();

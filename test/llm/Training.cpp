@@ -49,10 +49,11 @@ llm::LoraConfig loraConfig(double dropout = 0) {
   return config;
 }
 
-llm::Llama<float> tinyModel(double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4) {
+llm::Llama<float> tinyModel(double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4,
+                            std::uint64_t seed = 3) {
   llm::LoadOptions load;
   load.format = format;
-  test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), 3, load);
+  test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), seed, load);
   llm::Llama<float> model(weights);
   llm::attachLora(model, loraConfig(dropout), 7);
   return model;
@@ -282,6 +283,42 @@ BOOST_AUTO_TEST_CASE(statesOfOtherRunsAreRefused) {
   refusedFor("data", data(10, 2), options(9));
   refusedFor("adapters", data(10, 1), options(9), 0.5);
   refusedFor("weights", data(10, 1), options(9), 0, llm::WeightFormat::kFP4);  // whose sizes are the same
+}
+
+// Sizes, formats and adapters are the same: a fine-tuned model beside the one that it was made from.
+BOOST_AUTO_TEST_CASE(statesBesideOtherBaseModelsAreRefused) {
+  for (const auto format : {llm::WeightFormat::kNF4, llm::WeightFormat::kDense, llm::WeightFormat::kInt8}) {
+    auto model = tinyModel(0, format), same = tinyModel(0, format);
+    Trainer trainer(model, data(10, 1), {}, options(9)), resumed(same, data(10, 1), {}, options(9));
+    trainer.advance();
+    llm::TrainerState state = trainer.state();
+    BOOST_TEST(model.checksum() == same.checksum());  // training changes no frozen weight
+    BOOST_CHECK_NO_THROW(resumed.setState(state));
+    const auto refused = [&](const char* what, const auto& change) {
+      BOOST_TEST_CONTEXT(what) {
+        auto other = tinyModel(0, format);
+        change(other);
+        BOOST_TEST(other.checksum() != model.checksum());
+        Trainer beside(other, data(10, 1), {}, options(9));
+        BOOST_CHECK_EXCEPTION(beside.setState(state, "FILE"), FormatError, [](const FormatError& e) {
+          return std::string(e.what()).rfind("FILE: base_model: expected checksum ", 0) == 0;
+        });
+      }
+    };
+    const auto scaled = [](auto& dense) { dense = {1.01f * dense.toHost(), dense.name()}; };
+    refused("a projection", [&](auto& other) {
+      other.layers()[2].down.setWeight(tinyModel(0, format, 4).layers()[2].down.hostWeight());
+    });
+    refused("a norm", [&](auto& other) { scaled(other.layers()[1].ffnNorm); });
+    refused("a bias", [&](auto& other) { scaled(*other.layers()[0].query.bias()); });
+    refused("the embedding", [&](auto& other) { scaled(other.embedding()); });
+
+    state.settings.back().second = "bfloat16";
+    BOOST_CHECK_EXCEPTION(resumed.setState(state), FormatError,
+                          [](const FormatError& e) { return e.key() == std::string("activations"); });
+    state.settings.resize(state.settings.size() - 2);  // as versions wrote it that looked at neither
+    BOOST_CHECK_NO_THROW(resumed.setState(state));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(brokenStatesAreRefused) {

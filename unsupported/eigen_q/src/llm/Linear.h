@@ -3,6 +3,7 @@
 #ifndef EIGENQ_LLM_LINEAR_H
 #define EIGENQ_LLM_LINEAR_H
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -38,7 +39,8 @@ class Linear {
   /** \param name  the module's path, "model.layers.0.self_attn.q_proj"
    *  \param bias  out×1, or 0×0 for none */
   Linear(std::string name, HostWeight&& weight, const Eigen::Ref<const Eigen::MatrixXf>& bias = Eigen::MatrixXf())
-      : m_name(std::move(name)), m_weight(placed(std::move(weight))) {
+      : m_name(std::move(name)) {
+    setWeight(std::move(weight));
     if (bias.size() > 0) m_bias.emplace(bias, m_name + ".bias");
   }
 
@@ -65,7 +67,13 @@ class Linear {
   }
 
   const Weight<Scalar, Place>& weight() const { return m_weight; }
-  void setWeight(HostWeight&& weight) { m_weight = placed(std::move(weight)); }
+  void setWeight(HostWeight&& weight) {
+    const std::uint64_t checksum = internal::checksumOf(weight);
+    m_weight = placed(std::move(weight));
+    m_checksum = checksum;
+  }
+  /** Of the weight as it was given. */
+  std::uint64_t checksum() const { return m_checksum; }
   bool isQuantized() const { return !std::holds_alternative<Dense>(m_weight); }
   /** The weight on the host, quantised as it is. From a device it waits for the current context. */
   HostWeight hostWeight() const {
@@ -144,6 +152,7 @@ class Linear {
 
   std::string m_name;
   Weight<Scalar, Place> m_weight;
+  std::uint64_t m_checksum = internal::kNoChecksum;
   std::optional<Dense> m_bias;
   std::optional<Adapter<Scalar, Place>> m_adapter;
 };

@@ -3,6 +3,7 @@
 #ifndef EIGENQ_LLM_LLAMA_H
 #define EIGENQ_LLM_LLAMA_H
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -93,6 +94,10 @@ class Llama {
 
   /** Bytes of all weights as they are stored, without adapters. */
   Index sizeInBytes();
+
+  /** By which a base model is known again: a hash of a sample of each frozen weight, about a thousand codes or values
+   * and as many statistics, as they were before they went to their place. Nothing is read for it on a device. */
+  std::uint64_t checksum();
 
  private:
   Layer makeLayer(WeightSource& source, Index i) const;

@@ -203,6 +203,18 @@ Index Llama<Scalar, Place>::sizeInBytes() {
   return bytes;
 }
 
+template <typename Scalar, typename Place>
+std::uint64_t Llama<Scalar, Place>::checksum() {
+  std::uint64_t hash = internal::kNoChecksum;
+  forEachDense([&hash](const Dense& dense) {
+    if (!dense.trainable()) hash = internal::mixed(hash, dense.checksum());
+  });
+  forEachLinear([&hash](const Projection& linear) {
+    if (linear.isQuantized()) hash = internal::mixed(hash, linear.checksum());
+  });
+  return hash;
+}
+
 // The host's is compiled in EigenQ::Llm.
 extern template class DenseWeight<float, ad::Host>;
 extern template class Linear<float, ad::Host>;

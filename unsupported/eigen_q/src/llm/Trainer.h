@@ -61,8 +61,8 @@ class Trainer {
 
   /** Waits for a device. */
   TrainerState state();
-  /** Goes on from \a state. Throws FormatError, naming \a where, if it belongs to another run: other settings, data or
-   * parameters. */
+  /** Goes on from \a state. Throws FormatError, naming \a where, if it belongs to another run: other settings, data,
+   * base model, scalar of activations or parameters. */
   void setState(const TrainerState& state, const std::string& where = "TrainerState");
 
  private:

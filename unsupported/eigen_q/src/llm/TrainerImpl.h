@@ -46,9 +46,11 @@ std::string formatName(const Weight& weight) {
   return int8 ? name + " with threshold " + std::to_string(int8->threshold) : name;
 }
 
-/** The settings of the model: its sizes, the formats of its projections, and scale and dropout of its adapters. */
+/** The settings of the model: its sizes, the formats of its projections, scale and dropout of its adapters, the
+ * checksum of its frozen weights and the scalar of its activations. */
 TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, const std::set<std::string>& formats,
-                                     const std::vector<ad::LoraOptions>& adapters);
+                                     const std::vector<ad::LoraOptions>& adapters, std::uint64_t checksum,
+                                     ScalarType activations);
 /** Throws FormatError where the parameters of \a state are not \a name, \a rows × \a cols at \a i. */
 void requireParameter(const TrainerState& state, std::size_t i, const std::string& name, Index rows, Index cols,
                       const std::string& where);
@@ -206,7 +208,8 @@ TrainerState::Settings Trainer<Model>::settings() const {
     if (linear.adapter()) adapters.push_back(linear.adapter()->options);
     formats.insert(internal::formatName(linear.weight()));
   });
-  for (auto& setting : internal::modelSettings(m_model.config(), m_model.sizeInBytes(), formats, adapters))
+  for (auto& setting : internal::modelSettings(m_model.config(), m_model.sizeInBytes(), formats, adapters,
+                                               m_model.checksum(), EigenQ::internal::ScalarTypeOf<Scalar>::value))
     settings.push_back(std::move(setting));
   return settings;
 }

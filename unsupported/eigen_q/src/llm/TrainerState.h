@@ -56,7 +56,8 @@ void writeTrainerState(const TrainerState& state, const std::string& path);
 TrainerState readTrainerState(const std::string& path);
 TrainerState readTrainerState(const io::SafetensorsFile& file);
 
-/** Throws FormatError, naming the first setting in which \a found, of the file \a path, differs from \a expected. */
+/** Throws FormatError, naming the first setting in which \a found, of the file \a path, differs from \a expected. Files
+ * of versions that knew no "base_model" and "activations" may lack them. */
 void requireSameSettings(const TrainerState::Settings& expected, const TrainerState::Settings& found,
                          const std::string& path);
 

@@ -3,6 +3,7 @@
 #ifndef EIGENQ_LLM_WEIGHT_H
 #define EIGENQ_LLM_WEIGHT_H
 
+#include <cstdint>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -43,6 +44,13 @@ struct QuantizedIn<ad::Host> {
     return w.sizeInBytes();
   }
 };
+}  // namespace internal
+
+namespace internal {
+constexpr std::uint64_t kNoChecksum = 0xCBF29CE484222325u;  // of nothing; Fowler, Noll and Vo's, with their prime
+std::uint64_t mixed(std::uint64_t hash, std::uint64_t value);
+/** Of the size and about a thousand values, evenly spread. */
+std::uint64_t checksumOfDense(const Eigen::Ref<const Eigen::MatrixXf>& w);
 }  // namespace internal
 
 /** A dense matrix of a model: rounded to the tape's scalar while it is frozen, in float while it trains. On the host a
@@ -87,6 +95,9 @@ class DenseWeight {
   Master* parameter() { return m_trainable ? &m_master : nullptr; }
   const Master* parameter() const { return m_trainable ? &m_master : nullptr; }
 
+  /** Of the value as it was given, before it was rounded: the same in every place. */
+  std::uint64_t checksum() const { return m_checksum; }
+
   /** Moves the value between its two forms. To freeze is to round; from a device it waits for the current context. */
   void setTrainable(bool trainable) {
     if (trainable != m_trainable) set(toHost(), std::string(name()), trainable);
@@ -116,12 +127,14 @@ class DenseWeight {
     m_master = std::move(master);
     m_narrow = std::move(narrow);
     m_trainable = trainable;
+    m_checksum = internal::checksumOfDense(value);
   }
 
   Frozen m_frozen;
   Master m_master;
   ad::NarrowMatrix m_narrow;
   bool m_trainable = false;
+  std::uint64_t m_checksum = internal::kNoChecksum;
 };
 
 /** An int8 matrix that multiplies as LLM.int8() does: Int8Matrix::withThreshold(), and the codes with it. */
@@ -136,6 +149,11 @@ struct LlmInt8Weight {
 
 /** A weight on the host, before it goes where the model lives: dense as out×in, or quantised. */
 using HostWeight = std::variant<Eigen::MatrixXf, Int8Matrix, LlmInt8Weight<Int8Matrix>, NF4Matrix, FP4Matrix>;
+
+namespace internal {
+/** Of the size and about a thousand codes and as many statistics, evenly spread. */
+std::uint64_t checksumOf(const HostWeight& w);
+}  // namespace internal
 
 /** A weight of a projection, out×in. */
 template <typename Scalar, typename Place = ad::Host>
