@@ -5,6 +5,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
+#include <limits>
 
 #include "TinyModel.h"
 
@@ -267,6 +268,19 @@ BOOST_AUTO_TEST_CASE(weightsAreFoundByName) {
   model.forEachDense([&](llm::DenseWeight<float>&) { ++dense; });
   BOOST_TEST(linears == 22);
   BOOST_TEST(dense == 1 + 7 + 22 + 9);  // embedding, norms, projections, biases
+}
+
+BOOST_AUTO_TEST_CASE(positionsWithoutALimitTakeNoMemoryWithoutALimit) {
+  llm::LlamaConfig config = test::tinyConfig(llm::LlamaFamily::kQwen2);
+  test::TinyWeights bounded(config, 1, {});
+  config.maxPositionEmbeddings = std::numeric_limits<int>::max();  // 51 GB of angles, with three of them a head
+  test::TinyWeights unbounded(config, 1, {});
+  Model usual(bounded), large(unbounded);
+  BOOST_TEST(large.maxPositions() == Model::kUsualPositions);
+  BOOST_TEST(large.config().maxPositionEmbeddings == std::numeric_limits<int>::max());
+  BOOST_TEST((test::logitsOf(large, kTokens) == test::logitsOf(usual, kTokens)));
+  test::TinyWeights asked(config, 1, {});
+  BOOST_TEST(Model(asked, Model::kUsualPositions + 1).maxPositions() == Model::kUsualPositions + 1);
 }
 
 BOOST_AUTO_TEST_CASE(inputsAreChecked) {

@@ -49,8 +49,13 @@ class Llama {
     Projection gate, up, down;
   };
 
+  /** Positions that nobody has to ask for: their angles take half a gigabyte for heads of 128. Configs name more, up to
+   * 2³¹, where their authors set no limit. */
+  static constexpr Index kUsualPositions = Index(1) << 20;
+
   /** Takes every weight from \a source, one after another; on a device to the current context. \param maxPositions  the
-   * longest sequence to prepare for; 0: what the config says. Throws what the source throws. */
+   * longest sequence to prepare for; 0: what the config says, but at most kUsualPositions. Throws what the source
+   * throws. */
   explicit Llama(WeightSource& source, Index maxPositions = 0);
 
   const LlamaConfig& config() const { return m_config; }

@@ -2,6 +2,8 @@
 #ifndef EIGENQ_LLM_LLAMA_IMPL_H
 #define EIGENQ_LLM_LLAMA_IMPL_H
 
+#include <algorithm>
+
 #include "Llama.h"
 
 namespace EigenQ {
@@ -10,7 +12,8 @@ namespace llm {
 template <typename Scalar, typename Place>
 Llama<Scalar, Place>::Llama(WeightSource& source, Index maxPositions)
     : m_config(source.config()),
-      m_rope(m_config.ropeFrequencies(), maxPositions > 0 ? maxPositions : m_config.maxPositionEmbeddings),
+      m_rope(m_config.ropeFrequencies(),
+             maxPositions > 0 ? maxPositions : std::min(m_config.maxPositionEmbeddings, kUsualPositions)),
       m_embedding(source.embedding("model.embed_tokens.weight", m_config.hiddenSize, m_config.vocabSize),
                   "model.embed_tokens.weight") {
   m_layers.reserve(static_cast<std::size_t>(m_config.numHiddenLayers));
