@@ -82,6 +82,27 @@ bool convert(HostWeight& w, const std::string& module, const LoadOptions& option
   return true;
 }
 
+void checkBlockSize(const LoadOptions& options) {
+  const bool fourBit = options.format == WeightFormat::kNF4 || options.format == WeightFormat::kFP4;
+  if (fourBit) EigenQ::internal::requireBlockSize("mergeAdapters", options.blockSize);
+}
+
+void checkMerge(const HostWeight& w, const std::string& module, const Eigen::MatrixXf& update,
+                const LoadOptions& options) {
+  if (!isQuantizing(formatFor(w, module, options).format)) return;
+  Eigen::MatrixXf exact = std::visit(Decode(), w);
+  if (update.size() > 0) exact += update;
+  if (!exact.allFinite())
+    throw FormatError("mergeAdapters", module, "expected finite entries to quantise, found others");
+}
+
 }  // namespace internal
+
+MergeError::MergeError(std::vector<MergedWeight> merged, const std::string& module, const char* what)
+    : std::runtime_error("mergeAdapters: " + module + ": " + what + "; " + std::to_string(merged.size()) +
+                         " adapters are merged, the others are where they were: another call merges them"),
+      m_merged(std::move(merged)),
+      m_module(module) {}
+
 }  // namespace llm
 }  // namespace EigenQ

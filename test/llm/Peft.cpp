@@ -5,7 +5,9 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <map>
+#include <new>
 
 #include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
@@ -369,4 +371,52 @@ BOOST_AUTO_TEST_CASE(mergesGoToAnyFormat) {
   const auto reports = llm::mergeAdapters(model, options);
   model.forEachLinear([](const llm::Linear<float>& linear) { BOOST_TEST(linear.isQuantized()); });
   BOOST_TEST((llm::worstOf(reports)->relativeError > 1e-4 && llm::worstOf(reports)->relativeError < 0.02));
+}
+
+// What is bad in the last module is found before the first is merged.
+BOOST_AUTO_TEST_CASE(mergesThatCannotEndDoNotBegin) {
+  auto model = adapted("llama");
+  auto& last = model.layers().back().down;
+  last.adapter()->b.mutableValue()(0, 0) = std::numeric_limits<float>::infinity();
+  const std::size_t trainable = model.trainable().size();
+  const std::uint64_t before = model.checksum();
+  llm::LoadOptions options;
+  options.format = llm::WeightFormat::kNF4;
+  const auto refused = [&](const std::string& message) {
+    BOOST_CHECK_EXCEPTION(llm::mergeAdapters(model, options), FormatError,
+                          [&](const FormatError& e) { return e.what() == "mergeAdapters: " + message; });
+    BOOST_TEST(model.trainable().size() == trainable);
+    BOOST_TEST(model.checksum() == before);
+  };
+  refused(last.name() + ": expected finite entries to quantise, found others");
+  options.blockSize = 48;
+  refused("blockSize: expected a power of two from 32 to 4096, found 48");
+}
+
+// As if memory had run out at the third module.
+BOOST_AUTO_TEST_CASE(mergesThatTheMachineStopsAreToldAndContinued) {
+  auto model = adapted("llama"), whole = adapted("llama");
+  const auto expected = llm::mergeAdapters(whole);
+  const std::size_t trainable = model.trainable().size();
+  try {
+    llm::internal::mergeEach(model, [](llm::Linear<float>& linear, std::vector<llm::MergedWeight>& reports) {
+      if (reports.size() == 2) throw std::bad_alloc();
+      linear.setWeight(llm::internal::merge(linear.hostWeight(), linear.name(), llm::internal::updateOf(linear),
+                                            llm::mergeToDense(), reports.emplace_back()));
+      linear.adapter().reset();
+    });
+    BOOST_ERROR("nothing was thrown");
+  } catch (const llm::MergeError& e) {
+    BOOST_TEST(e.merged().size() == 2u);
+    BOOST_TEST(e.merged()[1].module == "model.layers.0.self_attn.k_proj");
+    BOOST_TEST(e.module() == "model.layers.0.self_attn.v_proj");
+    BOOST_TEST(e.what() ==
+               "mergeAdapters: model.layers.0.self_attn.v_proj: std::bad_alloc; 2 adapters are merged, the others are "
+               "where they were: another call merges them");
+    BOOST_CHECK_THROW(std::rethrow_if_nested(e), std::bad_alloc);
+  }
+  BOOST_TEST(model.trainable().size() == trainable - 4);
+  BOOST_TEST(llm::mergeAdapters(model).size() == expected.size() - 2);
+  BOOST_TEST(model.checksum() == whole.checksum());
+  BOOST_TEST((logitsOf(model, tokens("llama", 0)) == logitsOf(whole, tokens("llama", 0))));
 }
