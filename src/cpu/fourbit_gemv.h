@@ -8,10 +8,9 @@
 #ifndef EIGENQ_CPU_FOURBIT_GEMV_H
 #define EIGENQ_CPU_FOURBIT_GEMV_H
 
+#include "absmax_run.h"
 #include "operands.h"
-#include "tasks.h"
-
-#include <cstring>
+#include "prefetch.h"
 
 namespace EigenQ {
 namespace internal {
@@ -29,10 +28,25 @@ struct FourBitRows {
 
   /** The absmax of each group of a row: where they lie, or else \a buffer. */
   const float* scales(Index row, float* buffer) const {
-    const Index begin = flat(row), groups = ceilDiv(w.cols, kGroup);
-    if (w.absmax.plain && (Index(1) << w.blockShift) == kGroup) return w.absmax.plain + (begin >> w.blockShift);
-    for (Index g = 0; g < groups; ++g) buffer[g] = w.absmax((begin + g * kGroup) >> w.blockShift);
+    const Index begin = flat(row), groups = ceilDiv(w.cols, kGroup), first = begin >> w.blockShift;
+    const bool blockEach = (Index(1) << w.blockShift) == kGroup;
+    if (w.absmax.plain && blockEach) return w.absmax.plain + first;
+    if (groups == 0) return buffer;
+    const Index blocks = ((begin + (groups - 1) * kGroup) >> w.blockShift) + 1 - first;
+    float* const decoded = buffer + groups - blocks;  // no group is written before its block's value is read
+    decodeAbsmax(w.absmax, first, blocks, decoded);
+    if (!blockEach) {
+      for (Index g = 0; g < groups; ++g) buffer[g] = decoded[((begin + g * kGroup) >> w.blockShift) - first];
+    }
     return buffer;
+  }
+
+  /** Asks for the plain absmax of rows to come: they are a stream of their own, beside that of the codes. */
+  EIGENQ_STRONG_INLINE void prefetchScales(Index row) const {
+    if (!w.absmax.plain) return;
+    const float* const absmax = w.absmax.plain + (flat(row) >> w.blockShift) + kStreamAhead / 2 / Index(sizeof(float));
+    constexpr Index kLine = kCacheLine / Index(sizeof(float));
+    for (Index i = 0; i << w.blockShift < w.cols; i += kLine) prefetch(absmax + i);
   }
 };
 

@@ -38,7 +38,7 @@ void packRow(const float* x, Index cols, float* packed) {
 template <int M>
 __attribute__((always_inline)) inline void multiplyStep(const std::uint8_t* codes, __m512 table, __m512 scale,
                                                         const float* x, Index rowFloats, __m512 (&sum)[M]) {
-  const __m512i dwords = _mm512_loadu_si512(codes);
+  const __m512i dwords = IntVectors::loadOnce(codes);
   __m512 products[M];
   for (int j = 0; j < 8; ++j) {
     const __m512 w = FourBitAvx512::lookUp(dwords, j, table);
@@ -62,8 +62,10 @@ void dotRow(const FourBitRows<kPerScale>& rows, Index row, const float* x, Index
   const auto spread = [](const float* scales) { return FourBitAvx512::spread<kPerScale>(scales); };
   __m512 sum[M];
   for (int r = 0; r < M; ++r) sum[r] = _mm512_setzero_ps();
+  rows.prefetchScales(row);
   Index step = 0;
   for (; step < steps; ++step, x += kStep) {
+    prefetch(codes + step * kStep / 2 + kStreamAhead);
     multiplyStep<M>(codes + step * kStep / 2, table, spread(absmax + step * kScales), x, rowFloats, sum);
   }
   if (step * kStep < rows.w.cols) {

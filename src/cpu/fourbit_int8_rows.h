@@ -16,7 +16,6 @@
 #define EIGENQ_CPU_FOURBIT_INT8_ROWS_H
 
 #include "fourbit_int8_tokens.h"
-#include "prefetch.h"
 
 namespace EigenQ {
 namespace internal {
@@ -28,7 +27,6 @@ struct FourBitInt8Rows {
   using Floats = typename Isa::Floats;
   using Correction = typename Isa::Correction;
   static constexpr Index kMaxRows = 4, kBytes = sizeof(Ints), kStep = 2 * kBytes;
-  static constexpr Index kAhead = 4096;  // bytes of codes between what is asked for and what is multiplied
 
   /** One row of X. */
   struct Row {
@@ -79,8 +77,15 @@ struct FourBitInt8Rows {
     Index padded;
     Floats sum[2][M];  // of even and of odd steps, each a chain of additions
 
+    Dot(const Row (&rows)[M], Ints bytes, const float* products, Index ofRow)
+        : x(rows), levels(bytes), scales(products), padded(ofRow) {
+      for (auto& chain : sum) {
+        for (Floats& s : chain) s = Isa::broadcastFloat(0);
+      }
+    }
+
     void add(const std::uint8_t* codes, Index step) {
-      const Ints pairs = Isa::load(codes);
+      const Ints pairs = Isa::loadOnce(codes);
       const Ints earlier = Isa::shuffleBytes(levels, Isa::earlier(pairs));
       const Ints later = Isa::shuffleBytes(levels, Isa::later(pairs));
       for (int r = 0; r < M; ++r) {
@@ -100,27 +105,27 @@ struct FourBitInt8Rows {
     const Index cols = rows.w.cols, groups = ceilDiv(cols, kGroup), steps = cols / kStep;
     const float* const absmax = rows.scales(row, scales + M * padded);
     for (int r = 0; r < M; ++r) {
+      const float* const ofX = x[r].scales;
       float* const to = scales + r * padded;
-      for (Index g = 0; g < groups; ++g) to[g] = absmax[g] * x[r].scales[g];
-      for (Index g = groups; g < padded; ++g) to[g] = 0;
+      Index g = 0;
+      for (; g + Isa::kLanes <= groups; g += Isa::kLanes) {
+        Isa::storeFloats(to + g, Isa::multiply(Isa::loadFloats(absmax + g), Isa::loadFloats(ofX + g)));
+      }
+      for (; g < padded; ++g) to[g] = g < groups ? absmax[g] * ofX[g] : 0;
     }
+    rows.prefetchScales(row);
     const std::uint8_t* const codes = rows.bytes(row);
-    Dot<M, kGroup> dot{x, levels, scales, padded, {}};
+    Dot<M, kGroup> dot(x, levels, scales, padded);
     Index step = 0;
     for (; step + 2 <= steps; step += 2) {
-      prefetch(codes + step * kBytes + kAhead);
-      if constexpr (2 * kBytes > kCacheLine) prefetch(codes + step * kBytes + kAhead + kCacheLine);
+      prefetch(codes + step * kBytes + kStreamAhead);
+      if constexpr (2 * kBytes > kCacheLine) prefetch(codes + step * kBytes + kStreamAhead + kCacheLine);
       dot.add(codes + step * kBytes, step);
       dot.add(codes + (step + 1) * kBytes, step + 1);
     }
     if (step < steps) dot.add(codes + step * kBytes, step), ++step;
     if (step * kStep < cols) dot.add(LastStep<kStep>(codes + step * kBytes, cols - step * kStep).bytes, step);
-    for (int r = 0; r < M; ++r) {
-      float lanes[2][Isa::kLanes], total = 0;
-      for (int i = 0; i < 2; ++i) Isa::storeFloats(lanes[i], dot.sum[i][r]);
-      for (int i = 0; i < Isa::kLanes; ++i) total += lanes[0][i] + lanes[1][i];
-      acc[r * ld] = total;
-    }
+    for (int r = 0; r < M; ++r) acc[r * ld] = Isa::sumOf(Isa::add(dot.sum[0][r], dot.sum[1][r]));
   }
 
   template <int M, Index kGroup>

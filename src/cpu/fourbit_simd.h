@@ -72,7 +72,7 @@ struct FourBitAvx512 {
   /** panel p, \a panelStride floats from the last, gets its kPanel columns of a row. */
   static void fillColumns(const std::uint8_t* codes, Table table, const float* scales4, float* panel,
                           Index panelStride) {
-    const __m512i dwords = _mm512_loadu_si512(codes);
+    const __m512i dwords = IntVectors::loadOnce(codes);
     const __m512 scale = spread<32>(scales4);
     for (int j = 0; j < 8; ++j) {
       _mm512_storeu_ps(panel + j / 2 * panelStride + j % 2 * 16, _mm512_mul_ps(lookUp(dwords, j, table), scale));
@@ -84,7 +84,7 @@ struct FourBitAvx512 {
   static constexpr int kFixedPart = 0;  // any V
   template <int V>
   static void lookUpPart(const std::uint8_t* codes, int part, Table table, __m512 (&levels)[V]) {
-    const __m512i dwords = _mm512_loadu_si512(codes);
+    const __m512i dwords = IntVectors::loadOnce(codes);
     for (int v = 0; v < V; ++v) levels[v] = lookUp(dwords, part * V + v, table);
   }
   static constexpr int columnOfVector(int vector, int lane) { return 8 * lane + vector; }
@@ -171,7 +171,7 @@ struct FourBitAvx2 {
 
   static void fillColumns(const std::uint8_t* codes, const Table& table, const float* scales2, float* panel,
                           Index panelStride) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    const __m256i pairs = IntVectors::loadOnce(codes);
     const __m256 scale = spread<32>(scales2);
     __m256 even[4], odd[4];
     lookUp(earlier(pairs), table, even);
@@ -188,7 +188,7 @@ struct FourBitAvx2 {
   /** Levels of four of the eight vectors that 32 bytes make up: of their earlier codes, then of the later ones. */
   static constexpr int kFixedPart = 4;
   static void lookUpPart(const std::uint8_t* codes, int part, const Table& table, __m256 (&levels)[4]) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    const __m256i pairs = IntVectors::loadOnce(codes);
     lookUp(part == 0 ? earlier(pairs) : later(pairs), table, levels);
   }
   static constexpr int columnOfVector(int vector, int lane) { return columnOf(vector % 4, lane + 8 * (vector / 4)); }

@@ -74,6 +74,7 @@ struct Int8Panels {
     /** Each visit fetches its share of what comes next: the tiles that follow, or those of the next panel. */
     template <int C>
     StoredB<C> tile(Index col) const {
+      if (C == 1 && visits == 1) return {codes + col * stride, stride, depth, kStreamAhead};
       const Index ahead = visits == 1 ? C : col / C % visits == visit ? Isa::kPanelCols : 0;
       return {codes + col * stride, stride, depth, ahead * stride};
     }

@@ -32,7 +32,9 @@ namespace {
 inline __m128i load16(const std::uint8_t* bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)); }
 
 // The operations of both widths: addN in lanes of N bits; multiplyPairs adds the products of neighbours, of unsigned by
-// signed bytes in 16 bits and of 16 bits in 32; interleaving is within 128 bits, as everywhere in these sets.
+// signed bytes in 16 bits and of 16 bits in 32; interleaving is within 128 bits, as everywhere in these sets. loadOnce
+// is for codes that are used many times: g++ 12 makes a load part of each instruction that uses it, and what lies
+// across two lines of the cache is then read twice as many times.
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 
@@ -43,6 +45,11 @@ struct IntVectors {
 
   static EIGENQ_STRONG_INLINE void keep(Ints& v) { EIGENQ_IN_ORDER(v); }
   static Ints load(const void* p) { return _mm512_loadu_si512(p); }
+  static EIGENQ_STRONG_INLINE Ints loadOnce(const void* p) {
+    Ints v = load(p);
+    keep(v);
+    return v;
+  }
   static void store(void* p, Ints v) { _mm512_storeu_si512(p, v); }
   static Ints broadcast(std::int32_t v) { return _mm512_set1_epi32(v); }
   static Ints broadcast16(__m128i v) { return _mm512_broadcast_i32x4(v); }
@@ -66,6 +73,8 @@ struct IntVectors {
   static Floats toFloats(Ints v) { return _mm512_cvtepi32_ps(v); }
   static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static Floats multiplyAdd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static float sumOf(Floats v) { return _mm512_reduce_add_ps(v); }
 
   /** kCount floats, each for as many lanes. */
   template <int kCount>
@@ -96,6 +105,11 @@ struct IntVectors {
 
   static EIGENQ_STRONG_INLINE void keep(Ints& v) { EIGENQ_IN_ORDER(v); }
   static Ints load(const void* p) { return _mm256_loadu_si256(static_cast<const Ints*>(p)); }
+  static EIGENQ_STRONG_INLINE Ints loadOnce(const void* p) {
+    Ints v = load(p);
+    keep(v);
+    return v;
+  }
   static void store(void* p, Ints v) { _mm256_storeu_si256(static_cast<Ints*>(p), v); }
   static Ints broadcast(std::int32_t v) { return _mm256_set1_epi32(v); }
   static Ints broadcast16(__m128i v) { return _mm256_broadcastsi128_si256(v); }
@@ -118,6 +132,12 @@ struct IntVectors {
   static Floats broadcastFloat(float v) { return _mm256_set1_ps(v); }
   static Floats toFloats(Ints v) { return _mm256_cvtepi32_ps(v); }
   static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+  static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static float sumOf(Floats v) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
 #if defined(__FMA__)
   static Floats multiplyAdd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 #endif
@@ -165,6 +185,7 @@ struct IntVectors {
     const auto* const bytes = static_cast<const std::uint8_t*>(p);
     return {vld1q_u8(bytes), vld1q_u8(bytes + 16)};
   }
+  static Ints loadOnce(const void* p) { return load(p); }
   static void store(void* p, Ints v) {
     auto* const bytes = static_cast<std::uint8_t*>(p);
     vst1q_u8(bytes, v.low);
@@ -201,6 +222,9 @@ struct IntVectors {
   static Floats multiplyAdd(Floats a, Floats b, Floats c) {
     return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)};
   }
+
+  static Floats add(Floats a, Floats b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
+  static float sumOf(Floats v) { return vaddvq_f32(vaddq_f32(v.low, v.high)); }
 
   template <int kCount>
   static Floats spread(const float* p) {

@@ -13,7 +13,7 @@
 //          stored. Traffic: W once for every kSuperRows rows, X from the second-level cache for every panel. Work: with
 //          AVX2 128 rows take 0.30 instructions a multiplication of a code by a value (callgrind), of which FMA is
 //          0.125.
-//   gemv   Few rows of X, W used transposed: a row of W is decoded in registers and multiplied by every row of X there.
+//   Few rows of X have kernels that need no panel: gemv_kernels.h, gevm_kernels.h, and fourbit_gemv.h.
 //
 // The sum behind an output runs over k in one fixed order, whatever the number of threads.
 //
@@ -39,8 +39,6 @@ struct PanelKernels {
   static constexpr int kPanel = Tile::kPanel, kPanels = Fill::kPanels;
   static constexpr Index kSlab = Fill::kSlab;  // outputs of a gemm task
   static constexpr Index kSuperRows = 256;     // rows of X that share one decoding; 256 KiB at a time of them are read
-  static constexpr int kFewRows = 8;           // gemv: accumulators for 8 rows fit every register file
-  static constexpr Index kGemvOutputs = 16;    // outputs of a gemv task
   // Sums in double while decoding, not multiplying, takes most of the time: few rows share it, and there is little of
   // it.
   static constexpr Index kDoubleRows = 36, kDoubleWork = Index(1) << 20;
@@ -218,75 +216,6 @@ struct PanelKernels {
     }
   }
 
-  // ---- gemv -----------------------------------------------------------------------------------------------------
-
-  /** acc[r·ld] = Σ x[r·xStride + k]·w(row, k) for r < M. */
-  template <int M>
-  static void dotRow(const WeightView& w, Index row, const float* x, Index xStride, float* acc, Index ld) {
-    constexpr int kChains = M <= 2 ? 4 : M <= 4 ? 2 : 1;  // independent sums, to hide the latency of an addition
-    Reader reader(w, row, 0);
-    Vec sum[M][kChains];
-    for (int r = 0; r < M; ++r) {
-      for (int c = 0; c < kChains; ++c) sum[r][c] = Isa::zero();
-    }
-    Index k = 0;
-    const auto multiply = [&](const Vec& weights, int chain) {
-      for (int r = 0; r < M; ++r)
-        sum[r][chain] = Isa::multiplyAdd(Isa::load(x + r * xStride + k), weights, sum[r][chain]);
-      k += kLanes;
-    };
-    // The inner loops are free of block ends, and so of branches and of calls that would cost them their registers.
-    for (Index steps = w.cols / kLanes; steps > 0;) {
-      const Index inside = least(steps, reader.stepsInside());
-      Index s = 0;
-      for (; s + kChains <= inside; s += kChains) {
-        for (int c = 0; c < kChains; ++c) multiply(reader.inside(), c);
-      }
-      for (; s < inside; ++s) multiply(reader.inside(), 0);
-      steps -= inside;
-      if (inside == 0) {
-        multiply(reader.next(), 0);
-        --steps;
-      }
-    }
-    for (int r = 0; r < M; ++r) {
-      for (int c = 1; c < kChains; ++c) sum[r][0] = Isa::add(sum[r][0], sum[r][c]);
-      acc[r * ld] = Isa::sum(sum[r][0]);
-    }
-    for (; k < w.cols; ++k) {
-      const float weight = w.coeff(row, k);
-      for (int r = 0; r < M; ++r) acc[r * ld] += x[r * xStride + k] * weight;
-    }
-  }
-
-  using DotFunction = void (*)(const WeightView&, Index, const float*, Index, float*, Index);
-  template <int M = kFewRows>
-  static DotFunction dotFunction(Index rows) {
-    if constexpr (M > 1) {
-      if (rows < M) return dotFunction<M - 1>(rows);
-    }
-    return &dotRow<M>;
-  }
-
-  static void gemv(const QuantizedProduct& p) {
-    const Index m = p.y.rows, n = p.y.cols, k = p.x.cols;
-    const float* x = static_cast<const float*>(p.x.data);
-    Index xStride = p.x.rowStride;
-    if (p.x.scalar != ScalarType::kFloat || (p.x.colStride != 1 && k > 1)) {
-      float* packed = scratch(Scratch::kActivations, m * k);
-      for (Index i = 0; i < m; ++i) packTile(p.x, i, 1, 0, k, packed + i * k);
-      x = packed;
-      xStride = k;
-    }
-    const DotFunction dot = dotFunction(m);
-    forEachTask(ceilDiv(n, kGemvOutputs), m * n * k, [&](Index task) {
-      const Index output = task * kGemvOutputs, outputs = least(kGemvOutputs, n - output);
-      float acc[kFewRows * kGemvOutputs];
-      for (Index j = 0; j < outputs; ++j) dot(p.w, output + j, x, xStride, acc + j, kGemvOutputs);
-      storeTile(acc, kGemvOutputs, 0, output, m, outputs, p.y, p.epilogue);
-    });
-  }
-
   // ---- dequantise -----------------------------------------------------------------------------------------------
 
   /** A column-major y is written through transposed panels, any other row by row. */
@@ -314,12 +243,6 @@ template <typename Isa>
 void runGemm(const QuantizedProduct& p) {
   p.w.format == WeightFormat::kInt8 ? PanelKernels<Isa, WeightFormat::kInt8>::gemm(p)
                                     : PanelKernels<Isa, WeightFormat::kFourBit>::gemm(p);
-}
-
-template <typename Isa>
-void runGemv(const QuantizedProduct& p) {
-  p.w.format == WeightFormat::kInt8 ? PanelKernels<Isa, WeightFormat::kInt8>::gemv(p)
-                                    : PanelKernels<Isa, WeightFormat::kFourBit>::gemv(p);
 }
 
 template <typename Isa>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
+#include "gemv_kernels.h"
 #include "gevm_kernels.h"
 #include "kernels.h"
 #include "panel_kernels.h"
