@@ -107,8 +107,8 @@ inline std::vector<std::string> jsonLinesSeeds() {
 
 inline std::vector<std::string> trainerStateSeeds() {
   llm::TrainerState state;
-  state.step = 1;
-  state.history = {{1e-3}, {2.5}, {{0, 3.0}, {1, 2.0}}};
+  state.step = 2;
+  state.history = {{1e-3, 2e-3}, {2.5, 2.25}, {{0, 3.0}, {1, 2.0}}, {2}};
   state.settings = {{"seed", "1"}};
   llm::TrainerState::Parameter p;
   p.name = "w";
