@@ -12,6 +12,8 @@
 #include "operands.h"
 #include "prefetch.h"
 
+#include <cstring>
+
 namespace EigenQ {
 namespace internal {
 namespace {
@@ -32,9 +34,13 @@ struct FourBitRows {
     const bool blockEach = (Index(1) << w.blockShift) == kGroup;
     if (w.absmax.plain && blockEach) return w.absmax.plain + first;
     if (groups == 0) return buffer;
-    const Index blocks = ((begin + (groups - 1) * kGroup) >> w.blockShift) + 1 - first;
-    float* const decoded = buffer + groups - blocks;  // no group is written before its block's value is read
-    decodeAbsmax(w.absmax, first, blocks, decoded);
+    const float* decoded = w.absmax.plain + first;
+    if (!w.absmax.plain) {
+      const Index blocks = ((begin + (groups - 1) * kGroup) >> w.blockShift) + 1 - first;
+      float* const tail = buffer + groups - blocks;  // no group is written before its block's value is read
+      decodeAbsmax(w.absmax, first, blocks, tail);
+      decoded = tail;
+    }
     if (!blockEach) {
       for (Index g = 0; g < groups; ++g) buffer[g] = decoded[((begin + g * kGroup) >> w.blockShift) - first];
     }

@@ -6,9 +6,12 @@
 //   4 bits   sums of x·ŵ, ŵ as WeightView::coeff decodes it: blocks may begin and end anywhere
 //
 // Traffic  W once, from one end to the other; X stays in the first-level cache.
-// Work     Eight int8 codes take a widening, a conversion and M fused multiplications with AVX2. With a multiplication
-//          by each half of the scale besides, and no requests for memory ahead, one row of X and 4096×4096 codes took
-//          0.90 ms on a thread of a Zen 5 where they take @@ (AVX-512 0.62, now @@).
+// Work     Eight int8 codes take a widening, a conversion and M fused multiplications with AVX2.
+// Pieces   M rows of X are multiplied by kL1Floats/M columns of 16 rows of W, then by the next: all of X would not stay
+//          in the first-level cache. Meanwhile the next piece of each row of W is asked for.
+//          4096×4096 int8 weights, one thread of a Zen 5, ms before (two multiplications by the scale for each vector,
+//          X as it lies, no pieces and no requests) and now: AVX2 1 row 0.94, 0.55; 4 rows 2.92, 1.57; 8 rows 4.05,
+//          2.72; AVX-512 1 row 0.61, 0.45; 4 rows 2.48, 1.05; 8 rows 4.3, 1.7.
 //
 // The sum behind an output runs over k in one fixed order, whatever the number of threads. Internal linkage; see simd.h
 // for the reason.
@@ -170,8 +173,8 @@ struct GemvKernels {
     return &run<M>;
   }
 
-  /** X where it lies, if its rows are contiguous and no vector of them crosses a line; else a copy: with AVX-512 eight
-   * rows from anywhere took @@ times as long. */
+  /** X where it lies, if its rows are contiguous and no vector of them crosses a line; else a copy: from any address
+   * eight rows took 1.9 times as long with AVX-512. */
   static RowsOfX contiguous(const ConstDenseView& x) {
     const bool floats = x.scalar == ScalarType::kFloat && (x.colStride == 1 || x.cols == 1);
     const auto isWhole = [](std::uintptr_t bytes) { return bytes % (Isa::kLanes * sizeof(float)) == 0; };

@@ -210,7 +210,8 @@ struct GevmKernels {
           m_codes += m_stride;
         }
       } else {
-        for (Index i = 0; i < m_rows; ++i) prefetchStep<2>(m_codes + i * m_stride + step * Steps::kStepBytes);
+        const std::uint8_t* at = m_codes + step * Steps::kStepBytes;
+        for (Index i = 0; i < m_rows; ++i, at += m_stride) prefetchStep<2>(at);
       }
     }
 
