@@ -218,12 +218,13 @@ BOOST_AUTO_TEST_CASE(alignedRowsAgreeWithTheReference) {
   }
 }
 
-// Rows that int8 kernels take in pieces, with rows of X from any address; rows in which second-level blocks end and
+// Rows that kernels take in pieces, with rows of X from any address; rows in which second-level blocks end and
 // which begin inside blocks.
 BOOST_AUTO_TEST_CASE(longRowsAgreeWithTheReference) {
   const Int8Matrix int8(Eigen::MatrixXf::Random(23, 9000));
   const Eigen::MatrixXf w = Eigen::MatrixXf::Random(250, 1088);  // 17 blocks of 64
   const NF4Matrix nested(w, 64, Statistics::kNested), wide(w, 128), nestedWide(w, 256, Statistics::kNested);
+  const NF4Matrix pieces(Eigen::MatrixXf::Random(20, 6240), 64);  // 48 steps of 128 and a rest
   const auto check = [](const WeightView& weights, Index m, Layout layout) {
     const Framed x(m, weights.cols, layout), y(m, weights.rows, Layout::kColMajor);
     QuantizedProduct p;
@@ -237,7 +238,7 @@ BOOST_AUTO_TEST_CASE(longRowsAgreeWithTheReference) {
   for (const Index m : {1, 2, 3, 4, 5, 6, 7, 8}) {
     check(int8.quantizedView().weights.window(m % 3, m, 19, 8990 - 300 * m), m, static_cast<Layout>(m % 3));
     if (m > 4) continue;
-    for (const NF4Matrix* matrix : {&nested, &wide, &nestedWide}) {
+    for (const NF4Matrix* matrix : {&nested, &wide, &nestedWide, &pieces}) {
       check(matrix->quantizedView().weights, m, static_cast<Layout>(m % 3));
     }
   }

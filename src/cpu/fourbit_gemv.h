@@ -72,16 +72,25 @@ inline const float* contiguousRow(const ConstDenseView& x, Index row, float* buf
   return buffer;
 }
 
-/** Y's columns in tasks of kOutputs: dot(output, acc) writes acc[r·kOutputs], r < y.rows. */
+constexpr Index kGemvOutputs = 16;  // of a task
+
+/** Y's columns in tasks: task(output, outputs, acc) writes acc[r·kGemvOutputs + j], r < y.rows, j < outputs. */
+template <Index kMaxRows, typename Task>
+void forOutputs(const QuantizedProduct& p, const Task& task) {
+  const Index m = p.y.rows, n = p.y.cols;
+  forEachTask(ceilDiv(n, kGemvOutputs), m * n * p.x.cols, [&](Index i) {
+    const Index output = i * kGemvOutputs, outputs = least(kGemvOutputs, n - output);
+    float acc[kMaxRows * kGemvOutputs];
+    task(output, outputs, acc);
+    storeTile(acc, kGemvOutputs, 0, output, m, outputs, p.y, p.epilogue);
+  });
+}
+
+/** The same output by output: dot(output, acc, ld) writes acc[r·ld]. */
 template <Index kMaxRows, typename Dot>
 void forEachOutput(const QuantizedProduct& p, const Dot& dot) {
-  constexpr Index kOutputs = 16;
-  const Index m = p.y.rows, n = p.y.cols;
-  forEachTask(ceilDiv(n, kOutputs), m * n * p.x.cols, [&](Index task) {
-    const Index output = task * kOutputs, outputs = least(kOutputs, n - output);
-    float acc[kMaxRows * kOutputs];
-    for (Index j = 0; j < outputs; ++j) dot(output + j, acc + j, kOutputs);
-    storeTile(acc, kOutputs, 0, output, m, outputs, p.y, p.epilogue);
+  forOutputs<kMaxRows>(p, [&](Index output, Index outputs, float* acc) {
+    for (Index j = 0; j < outputs; ++j) dot(output + j, acc + j, kGemvOutputs);
   });
 }
 

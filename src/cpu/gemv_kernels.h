@@ -18,10 +18,8 @@
 #ifndef EIGENQ_CPU_GEMV_KERNELS_H
 #define EIGENQ_CPU_GEMV_KERNELS_H
 
-#include "operands.h"
-#include "prefetch.h"
+#include "fourbit_gemv.h"
 #include "row_reader.h"
-#include "tasks.h"
 
 namespace EigenQ {
 namespace internal {
@@ -55,8 +53,7 @@ struct RowsOfX {
   Index stride;
 };
 
-constexpr Index kGemvOutputs = 16;  // of a task
-constexpr Index kL1Floats = 8192;   // of X, that stay in the first-level cache while the outputs of a task pass by
+constexpr Index kL1Floats = 8192;  // of X, that stay in the first-level cache while the outputs of a task pass by
 
 /** acc[r·kGemvOutputs + j] = Σ x(r, k)·w(output + j, k) for r < M, j < outputs. */
 template <typename Isa, WeightFormat Format, int M>
@@ -197,15 +194,9 @@ struct GemvKernels {
   }
 
   static void gemv(const QuantizedProduct& p) {
-    const Index m = p.y.rows, n = p.y.cols, k = p.x.cols;
-    RowsOfX x = contiguous(p.x);
-    const Function task = function(m);
-    forEachTask(ceilDiv(n, kGemvOutputs), m * n * k, [&](Index i) {
-      const Index output = i * kGemvOutputs, outputs = least(kGemvOutputs, n - output);
-      float acc[kMaxRows * kGemvOutputs];
-      task(p.w, x, output, outputs, acc);
-      storeTile(acc, kGemvOutputs, 0, output, m, outputs, p.y, p.epilogue);
-    });
+    const RowsOfX x = contiguous(p.x);
+    const Function task = function(p.y.rows);
+    forOutputs<kMaxRows>(p, [&](Index output, Index outputs, float* acc) { task(p.w, x, output, outputs, acc); });
   }
 };
 
