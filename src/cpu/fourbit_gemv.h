@@ -34,8 +34,10 @@ struct FourBitRows {
     const bool blockEach = (Index(1) << w.blockShift) == kGroup;
     if (w.absmax.plain && blockEach) return w.absmax.plain + first;
     if (groups == 0) return buffer;
-    const float* decoded = w.absmax.plain + first;
-    if (!w.absmax.plain) {
+    const float* decoded = nullptr;
+    if (w.absmax.plain) {
+      decoded = w.absmax.plain + first;
+    } else {
       const Index blocks = ((begin + (groups - 1) * kGroup) >> w.blockShift) + 1 - first;
       float* const tail = buffer + groups - blocks;  // no group is written before its block's value is read
       decodeAbsmax(w.absmax, first, blocks, tail);
