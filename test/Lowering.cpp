@@ -244,6 +244,22 @@ BOOST_AUTO_TEST_CASE(longRowsAgreeWithTheReference) {
   }
 }
 
+// x·code is too large for float, x·ŵ is not.
+BOOST_AUTO_TEST_CASE(sumsOfLargeActivationsAndSmallWeights) {
+  const Int8Matrix w(1e-3f * Eigen::MatrixXf::Random(19, 300));
+  for (const Index m : {1, 3, 8}) {
+    Framed x(m, 300, Layout::kRowMajor), y(m, 19, Layout::kColMajor);
+    for (Index i = 0; i < m; ++i) {
+      for (Index k = 0; k < 300; ++k) x.at(i, k) = k % 2 ? 1e37f : 3e37f;
+    }
+    QuantizedProduct p;
+    p.x = x.constView();
+    p.w = w.quantizedView().weights;
+    p.y = y.view();
+    compareWithReference(p, y);
+  }
+}
+
 bool isGevm(const internal::Lowering& row) { return std::string(row.name).find(".gevm") != std::string::npos; }
 
 // Rows of W beyond one chain of sums and not in whole blocks; columns of several tasks, of whole steps and not.

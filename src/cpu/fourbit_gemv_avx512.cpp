@@ -12,7 +12,7 @@
 //             which each meets 16 rows of W: 4096×11008 with one row of X takes 1.1 ms, and 1.9 with X as a whole.
 // Work        128 weights take 1 load, 7 shifts, 8 look-ups, 8 fused multiplications, and 3 for the scale: 0.21
 //             instructions a weight, 8 clocks for 128 where two of each start in a clock. Codes are loaded once: as an
-//             operand of each shift, from any address, they took two rows of X from 0.63 to 0.97 ms (4096×4096, cold).
+//             operand of each shift, from any address, they took two rows of X from 0.59 to 0.97 ms (4096×4096, cold).
 #include "fourbit_gemv.h"
 #include "fourbit_simd.h"
 #include "kernels.h"
