@@ -8,11 +8,11 @@
 //          can be issued.
 // Exact    A code is exact in half and in bfloat16, a float is the sum of three bfloat16, and their products are exact
 //          in the float that they are summed in. The scale meets the sum in double: one rounding, where decoding every
-//          weight has two. bfloat16 codes carry a factor 2⁻¹², which costs nothing: so a sum with codes leaves the
-//          range of float no sooner than the host's sum with weights of ordinary size.
+//          weight has two.
 // Needs    M ≤ 16. Rows of W at 16-byte boundaries; others are read bytewise, several times slower.
 #include "epilogue.cuh"
 #include "int8_decode.cuh"
+#include "int8_pairs.cuh"
 #include "op_launch.cuh"
 
 namespace EigenQ {
@@ -22,13 +22,6 @@ namespace {
 
 using namespace decode;
 
-__device__ __forceinline__ std::uint32_t asBits(__nv_bfloat162 v) { return *reinterpret_cast<std::uint32_t*>(&v); }
-__device__ __forceinline__ std::uint32_t asBits(__half2 v) { return *reinterpret_cast<std::uint32_t*>(&v); }
-__device__ __forceinline__ __nv_bfloat162 asBFloat16s(std::uint32_t bits) {
-  return *reinterpret_cast<__nv_bfloat162*>(&bits);
-}
-__device__ __forceinline__ __half2 asHalfs(std::uint32_t bits) { return *reinterpret_cast<__half2*>(&bits); }
-
 /** How X reaches the tensor cores: as kPlanes matrices of Storage, whose sum it is. */
 template <typename T>
 struct Operand;
@@ -36,40 +29,22 @@ struct Operand;
 template <>
 struct Operand<__nv_bfloat16> {
   using Storage = __nv_bfloat16;
+  using Codes = CodePairs<__nv_bfloat16>;
   static constexpr int kPlanes = 1;
-  static constexpr double kUnit = 4096;  // what a sum of pairs() is short of
 
-  /** Four codes as two pairs of code·2⁻¹². Bytes 0x3d above a code's lower seven bits b are (128 + b)·2⁻¹²; above its
-   * sign bit alone 128·2⁻¹², or 256·2⁻¹² where it is set. Their difference is exact. */
-  static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
-    first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4140));
-    second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4342));
-  }
   static __device__ __forceinline__ void multiply(float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                                                   std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
     ptx::mmaBFloat16(d, a0, a1, a2, a3, b0, b1);
   }
   static __device__ __forceinline__ void split(__nv_bfloat16 v, Storage (&planes)[1]) { planes[0] = v; }
-
- private:
-  static __device__ __forceinline__ std::uint32_t pair(std::uint32_t bits) {
-    return asBits(__hsub2(asBFloat16s(bits & 0xff7fff7fu), asBFloat16s(bits & 0xff80ff80u)));
-  }
 };
 
 template <>
 struct Operand<__half> {
   using Storage = __half;
+  using Codes = CodePairs<__half>;
   static constexpr int kPlanes = 1;
-  static constexpr double kUnit = 1;
 
-  /** A byte 0x64 above code + 128 is 1152 + code. */
-  static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
-    const std::uint32_t shifted = codes ^ 0x80808080u;
-    const __half2 zero = asHalfs(0x64806480u);
-    first = asBits(__hsub2(asHalfs(__byte_perm(shifted, 0x64646464u, 0x4140)), zero));
-    second = asBits(__hsub2(asHalfs(__byte_perm(shifted, 0x64646464u, 0x4342)), zero));
-  }
   static __device__ __forceinline__ void multiply(float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                                                   std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
     ptx::mmaHalf(d, a0, a1, a2, a3, b0, b1);
@@ -144,8 +119,8 @@ __device__ __forceinline__ void multiplyStep(const uint4& low, const uint4& high
   std::uint32_t a[4][4];
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
-    Operand<T>::pairs(lowCodes[s], a[s][0], a[s][2]);
-    Operand<T>::pairs(highCodes[s], a[s][1], a[s][3]);
+    Operand<T>::Codes::pairs(lowCodes[s], a[s][0], a[s][2]);
+    Operand<T>::Codes::pairs(highCodes[s], a[s][1], a[s][3]);
   }
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
@@ -200,7 +175,7 @@ __global__ void __launch_bounds__(kThreads)
   const int token = thread / kRows, row = thread % kRows;
   const Index j = firstRow + row;
   if (token >= m || j >= n) return;
-  const double scale = static_cast<double>(p.w.rowAbsmax[j]) * (Operand<T>::kUnit / 127.0);
+  const double scale = static_cast<double>(p.w.rowAbsmax[j]) * (Operand<T>::Codes::kUnit / 127.0);
   const float v = static_cast<float>(static_cast<double>(sumOfWarps(parts, token, row)) * scale);
   storeResult<T>(p.y, p.epilogue, v, token, j);
 }

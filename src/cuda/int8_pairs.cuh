@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MPL-2.0
+// int8_pairs.cuh: int8 codes as pairs of 16-bit floats, for the tensor cores. Exact: both types have room for 8 bits.
+#ifndef EIGENQ_CUDA_INT8_PAIRS_CUH
+#define EIGENQ_CUDA_INT8_PAIRS_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace EigenQ {
+namespace gpu {
+namespace internal {
+
+/** pairs() makes of four codes in memory order those at 0 and 1, and at 2 and 3, each divided by kUnit. */
+template <typename T>
+struct CodePairs;
+
+/** Codes carry a factor 2⁻¹², which costs nothing: so a sum with codes leaves the range of float no sooner than the
+ * host's sum with weights of ordinary size. */
+template <>
+struct CodePairs<__nv_bfloat16> {
+  static constexpr float kUnit = 4096;
+
+  /** Bytes 0x3d above a code's lower seven bits b are (128 + b)·2⁻¹²; above its sign bit alone 128·2⁻¹², or 256·2⁻¹²
+   * where it is set. Their difference is exact. */
+  static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
+    first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4140));
+    second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4342));
+  }
+
+ private:
+  static __device__ __forceinline__ __nv_bfloat162 asFloats(std::uint32_t bits) {
+    return *reinterpret_cast<__nv_bfloat162*>(&bits);
+  }
+  static __device__ __forceinline__ std::uint32_t pair(std::uint32_t bits) {
+    const __nv_bfloat162 codes = __hsub2(asFloats(bits & 0xff7fff7fu), asFloats(bits & 0xff80ff80u));
+    return *reinterpret_cast<const std::uint32_t*>(&codes);
+  }
+};
+
+template <>
+struct CodePairs<__half> {
+  static constexpr float kUnit = 1;
+
+  /** A byte 0x64 above code + 128 is 1152 + code. */
+  static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
+    const std::uint32_t shifted = codes ^ 0x80808080u;
+    first = pair(__byte_perm(shifted, 0x64646464u, 0x4140));
+    second = pair(__byte_perm(shifted, 0x64646464u, 0x4342));
+  }
+
+ private:
+  static __device__ __forceinline__ std::uint32_t pair(std::uint32_t bits) {
+    constexpr std::uint32_t kZero = 0x64806480u;
+    const __half2 codes = __hsub2(*reinterpret_cast<__half2*>(&bits), *reinterpret_cast<const __half2*>(&kZero));
+    return *reinterpret_cast<const std::uint32_t*>(&codes);
+  }
+};
+
+}  // namespace internal
+}  // namespace gpu
+}  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_INT8_PAIRS_CUH
