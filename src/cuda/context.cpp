@@ -52,6 +52,41 @@ thread_local Context* t_current = nullptr;
 
 }  // namespace
 
+std::uint64_t StreamTail::captureId() const {
+  const std::lock_guard<std::mutex> lock(m_mutex);
+  return m_stream ? m_stream->captureId() : 0;
+}
+
+std::shared_ptr<const Event> StreamTail::eventFor(std::uint64_t capture) const {
+  const std::lock_guard<std::mutex> lock(m_mutex);
+  return m_stream ? m_stream->eventFor(capture) : m_last;
+}
+
+bool StreamTail::isOver() const {
+  const std::lock_guard<std::mutex> lock(m_mutex);
+  if (m_stream || !m_last) return !m_stream;
+  // A query breaks the captures of other streams, by this thread or by anyone who asked for it, unless it is relaxed.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  EIGENQ_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
+  const cudaError_t status = cudaEventQuery(m_last->get());
+  EIGENQ_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
+  if (status == cudaErrorNotReady) return false;
+  EIGENQ_CUDA_CHECK(status);
+  return true;
+}
+
+void StreamTail::cut() noexcept {
+  const std::lock_guard<std::mutex> lock(m_mutex);
+  try {
+    m_last = m_stream->eventFor(0);
+  } catch (const CudaError&) {  // no event to be had
+    (void)cudaStreamSynchronize(m_stream->get());
+  } catch (const std::exception&) {
+    // Somebody else is capturing the stream, and orders its work himself.
+  }
+  m_stream = nullptr;
+}
+
 StreamHandle::StreamHandle(int device) : m_device(device) {
   const DeviceGuard guard(device);
   EIGENQ_CUDA_CHECK(cudaStreamCreateWithFlags(&m_stream, cudaStreamNonBlocking));
@@ -59,6 +94,7 @@ StreamHandle::StreamHandle(int device) : m_device(device) {
 
 StreamHandle::~StreamHandle() {
   returnPutOff();
+  m_tail->cut();
   if (m_owned) (void)cudaStreamDestroy(m_stream);  // queued work still runs; a destructor cannot report
 }
 
@@ -90,7 +126,10 @@ void StreamHandle::waitFor(const StreamHandle& other) const {
   waitFor(*other.eventFor(captureId()));
 }
 
-/** Behind what this stream holds, for one that is in \a capture, or in none if that is 0. */
+void StreamHandle::waitFor(const StreamTail& other) const {
+  if (const auto event = other.eventFor(captureId())) waitFor(*event);
+}
+
 std::shared_ptr<const Event> StreamHandle::eventFor(std::uint64_t capture) const {
   const std::lock_guard<std::mutex> lock(m_mutex);
   const std::uint64_t own = captureId();
@@ -109,10 +148,11 @@ std::shared_ptr<const Event> StreamHandle::eventFor(std::uint64_t capture) const
 // Both are called by destructors, which cannot report. After a fault or at the end of the process nothing can be given
 // back; nor can memory that a stream has read which somebody else is capturing.
 void StreamHandle::release(void* memory, std::uint64_t allocatedIn,
-                           const std::vector<std::shared_ptr<StreamHandle>>& readers) noexcept {
+                           const std::vector<std::shared_ptr<StreamTail>>& readers) noexcept {
   try {
     Released released{memory, {}};
-    for (const auto& reader : readers) released.readers.push_back(reader->eventFor(allocatedIn));
+    for (const auto& reader : readers)
+      if (auto event = reader->eventFor(allocatedIn)) released.readers.push_back(std::move(event));
     const std::lock_guard<std::mutex> lock(m_mutex);
     const std::uint64_t capture = captureId();
     if (capture != 0 && capture != allocatedIn)
@@ -202,20 +242,13 @@ Staging& ContextState::staging(std::size_t bytes) {
   return *m_staging;
 }
 
-Staging::Staging(std::size_t bytes) {
-  EIGENQ_CUDA_CHECK(cudaMallocHost(&m_memory, bytes));
-  for (int i = 0; i < 2; ++i) {
-    m_halves[i].data = static_cast<char*>(m_memory) + static_cast<std::size_t>(i) * (bytes / 2);
-    EIGENQ_CUDA_CHECK(cudaEventCreateWithFlags(&m_halves[i].copied, cudaEventDisableTiming));
-  }
+Staging::Staging(std::size_t bytes) : m_memory(bytes) {
+  m_halves[0].data = m_memory.data();
+  m_halves[1].data = static_cast<char*>(m_memory.data()) + bytes / 2;
 }
 
 Staging::~Staging() {
-  for (Half& half : m_halves) {
-    if (half.copied) (void)cudaEventSynchronize(half.copied);  // a destructor cannot report
-    if (half.copied) (void)cudaEventDestroy(half.copied);
-  }
-  (void)cudaFreeHost(m_memory);
+  for (const Half& half : m_halves) (void)cudaEventSynchronize(half.copied.get());  // a destructor cannot report
 }
 
 Scratch::Scratch(Context& context) : m_state(context.state()), m_mark(m_state.scratch.used) {

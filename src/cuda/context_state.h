@@ -4,6 +4,7 @@
 #define EIGENQ_CUDA_CONTEXT_STATE_H
 
 #include <eigen_q/src/gpu/Context.h>
+#include <eigen_q/src/gpu/DeviceMemory.h>
 
 #include <cstddef>
 #include <memory>
@@ -52,7 +53,31 @@ class Event {
   cudaEvent_t m_event = nullptr;
 };
 
-/** A stream, owned or borrowed. Memory that was last used on it keeps it alive. */
+class StreamHandle;
+
+/** By what others wait for a stream's work without keeping the stream. */
+class StreamTail {
+ public:
+  explicit StreamTail(const StreamHandle& stream) : m_stream(&stream) {}
+  StreamTail(const StreamTail&) = delete;
+  StreamTail& operator=(const StreamTail&) = delete;
+
+  /** As StreamHandle's; 0 where the stream is gone. */
+  std::uint64_t captureId() const;
+  /** As StreamHandle's; where the stream is gone, behind all that it ever held. Null if there was nothing to record. */
+  std::shared_ptr<const Event> eventFor(std::uint64_t capture) const;
+  /** Whether the stream is gone and its work is done: nobody has to wait for it again. Never waits. */
+  bool isOver() const;
+  /** Called while the stream can still be used for the last time. */
+  void cut() noexcept;
+
+ private:
+  mutable std::mutex m_mutex;
+  const StreamHandle* m_stream;  // null once it is gone
+  std::shared_ptr<const Event> m_last;
+};
+
+/** A stream, owned or borrowed. Memory that was last written on it keeps it alive; who has only read leaves a tail. */
 class StreamHandle {
  public:
   StreamHandle(int device, cudaStream_t borrowed) : m_device(device), m_stream(borrowed), m_owned(false) {}
@@ -71,12 +96,16 @@ class StreamHandle {
    * capture that is still going on: an event of a captured stream would draw this one into the capture. Nothing where
    * they are the same. Throws std::logic_error where somebody else is capturing \a other. */
   void waitFor(const StreamHandle& other) const;
+  void waitFor(const StreamTail& other) const;
+  /** Behind what this stream holds, for one that is in \a capture, or in none if that is 0. Throws as waitFor(). */
+  std::shared_ptr<const Event> eventFor(std::uint64_t capture) const;
+  const std::shared_ptr<StreamTail>& tail() const { return m_tail; }
 
   /** Gives memory back behind what this stream and \a readers hold. A graph frees nothing but what it has allocated
    * itself: during a capture other memory is put off until returnPutOff().
    * \param allocatedIn  the capture in which it was allocated, or 0 */
   void release(void* memory, std::uint64_t allocatedIn,
-               const std::vector<std::shared_ptr<StreamHandle>>& readers) noexcept;
+               const std::vector<std::shared_ptr<StreamTail>>& readers) noexcept;
   /** Gives back what was put off; nothing while a capture is going on. */
   void returnPutOff() noexcept;
 
@@ -85,7 +114,6 @@ class StreamHandle {
     void* memory;
     std::vector<std::shared_ptr<const Event>> readers;  // behind their work
   };
-  std::shared_ptr<const Event> eventFor(std::uint64_t capture) const;
   void waitFor(const Event& event) const;
   void free(const Released& released) const;
 
@@ -96,6 +124,7 @@ class StreamHandle {
   std::shared_ptr<Event> m_beforeCapture;
   std::uint64_t m_capture = 0;  // the one that m_beforeCapture precedes
   std::vector<Released> m_putOff;
+  std::shared_ptr<StreamTail> m_tail = std::make_shared<StreamTail>(*this);
 };
 
 /** Lets \a kernel have so much dynamic shared memory on a device, which is current. What was once allowed stays so:
@@ -111,7 +140,7 @@ class Staging {
  public:
   struct Half {
     void* data = nullptr;
-    cudaEvent_t copied = nullptr;  // the last copy out of this half
+    Event copied;  // the last copy out of this half
   };
   explicit Staging(std::size_t bytes);
   ~Staging();
@@ -121,7 +150,7 @@ class Staging {
   Half& next() { return m_halves[m_turn ^= 1]; }
 
  private:
-  void* m_memory = nullptr;
+  PinnedMemory m_memory;
   Half m_halves[2];
   int m_turn = 0;
 };

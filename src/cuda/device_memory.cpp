@@ -20,7 +20,8 @@ namespace {
 constexpr std::size_t kStagingHalf = std::size_t{8} << 20;
 
 /** A graph cannot wait for what another stream does outside of it, once and never again. */
-void waitForStream(const StreamHandle& stream, const StreamHandle& other) {
+template <typename Other>
+void waitForStream(const StreamHandle& stream, const Other& other) {
   if (stream.isCapturing() && other.captureId() != stream.captureId())
     throw std::logic_error(
         "EigenQ::gpu: a matrix that another stream used last was met for the first time inside a graph capture: use it "
@@ -33,8 +34,8 @@ void waitForStream(const StreamHandle& stream, const StreamHandle& other) {
 struct MemoryBlock::Users {
   std::mutex mutex;
   std::shared_ptr<StreamHandle> writer;
-  std::vector<std::shared_ptr<StreamHandle>> readers;  // on other streams than the writer's, since its last write
-  std::uint64_t allocatedIn = 0;                       // a capture; 0: in none
+  std::vector<std::shared_ptr<StreamTail>> readers;  // on other streams than the writer's, since its last write
+  std::uint64_t allocatedIn = 0;                     // a capture; 0: in none
 };
 
 MemoryBlock::MemoryBlock(std::size_t bytes, Context& context) : m_bytes(bytes), m_users(std::make_unique<Users>()) {
@@ -65,12 +66,16 @@ void MemoryBlock::waitForWriter(Context& context) {
   const std::lock_guard<std::mutex> lock(m_users->mutex);
   if (stream == m_users->writer) return;
   auto& readers = m_users->readers;
-  const bool hasRead = std::find(readers.begin(), readers.end(), stream) != readers.end();
+  const bool hasRead = std::find(readers.begin(), readers.end(), stream->tail()) != readers.end();
   // Who has read since the last write has waited for it, and a graph could not wait for it again. Outside of a capture
   // the wait is repeated: the writer's graphs may have been launched since, which write without a word here.
   if (hasRead && stream->isCapturing()) return;
   waitForStream(*stream, *m_users->writer);
-  if (!hasRead) readers.push_back(stream);
+  if (hasRead) return;
+  // A weight is never written again: what a context a request leaves here must not pile up.
+  readers.erase(std::remove_if(readers.begin(), readers.end(), [](const auto& reader) { return reader->isOver(); }),
+                readers.end());
+  readers.push_back(stream->tail());
 }
 
 void MemoryBlock::beginWrite(Context& context) {
@@ -78,7 +83,7 @@ void MemoryBlock::beginWrite(Context& context) {
   const std::shared_ptr<StreamHandle>& stream = context.state().stream;
   const std::lock_guard<std::mutex> lock(m_users->mutex);
   for (const auto& reader : m_users->readers)
-    if (reader != stream) waitForStream(*stream, *reader);
+    if (reader != stream->tail()) waitForStream(*stream, *reader);
   const bool wroteLast = stream == m_users->writer;
   if (!wroteLast) waitForStream(*stream, *m_users->writer);
   m_users->readers.clear();  // now that nothing can throw
@@ -110,11 +115,11 @@ void upload(void* device, const void* host, std::size_t bytes, Context& context)
   for (std::size_t done = 0; done < bytes; done += kStagingHalf) {
     const std::size_t count = std::min(kStagingHalf, bytes - done);
     Staging::Half& half = staging.next();
-    EIGENQ_CUDA_CHECK(cudaEventSynchronize(half.copied));
+    EIGENQ_CUDA_CHECK(cudaEventSynchronize(half.copied.get()));
     std::memcpy(half.data, static_cast<const char*>(host) + done, count);
     EIGENQ_CUDA_CHECK(
         cudaMemcpyAsync(static_cast<char*>(device) + done, half.data, count, cudaMemcpyHostToDevice, context.stream()));
-    EIGENQ_CUDA_CHECK(cudaEventRecord(half.copied, context.stream()));
+    EIGENQ_CUDA_CHECK(cudaEventRecord(half.copied.get(), context.stream()));
   }
 }
 

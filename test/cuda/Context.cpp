@@ -7,10 +7,13 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <cuda_runtime_api.h>
 
 #include <eigen_q/Cuda>
+
+#include <src/cuda/context_state.h>
 
 #include "Device.h"
 
@@ -127,6 +130,42 @@ BOOST_AUTO_TEST_CASE(memoryIsFreedOnlyAfterReadersOnOtherStreams, *needsDevice()
   DeviceMatrix<float> reused(300, 200, writer);
   reused.setZero(writer);
   BOOST_TEST((copy.toHost(reader) == x + x));
+}
+
+BOOST_AUTO_TEST_CASE(aContextThatOnlyReadsAWeightLeavesNoStream, *needsDevice()) {
+  Context writer;
+  const MatrixXf x = MatrixXf::Random(30, 20);
+  const auto weight = DeviceMatrix<float>::fromHost(x, writer);
+  std::vector<std::weak_ptr<gpu::internal::StreamHandle>> streams;
+  for (int request = 0; request < 200; ++request) {
+    Context reader;
+    streams.push_back(reader.state().stream);
+    DeviceMatrix<float> y;
+    y.device(reader) = weight + weight;
+    BOOST_TEST_REQUIRE((y.toHost(reader) == x + x));
+  }
+  for (const auto& stream : streams) BOOST_TEST_REQUIRE(stream.expired());
+}
+
+BOOST_AUTO_TEST_CASE(readersAreWaitedForWhenTheirContextIsGone, *needsDevice()) {
+  Context writer;
+  const MatrixXf x = MatrixXf::Random(300, 200), other = MatrixXf::Random(300, 200);
+  const auto transferOf = [](const DeviceMatrix<float>& d) {
+    Context reader;
+    const Busy busy(reader);
+    return d.toHostAsync(reader);  // queued behind the copies
+  };
+  for (int round = 0; round < 5; ++round) {
+    auto d = DeviceMatrix<float>::fromHost(x, writer);
+    const auto beforeWrite = transferOf(d);
+    d.view().copyFromHost(other, writer);
+    BOOST_TEST((beforeWrite.get() == x));
+    const auto beforeRelease = transferOf(d);
+    d = DeviceMatrix<float>();
+    DeviceMatrix<float> reused(300, 200, writer);
+    reused.setZero(writer);
+    BOOST_TEST((beforeRelease.get() == other));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(operationsReturnBeforeTheyHaveRun, *needsDevice()) {
