@@ -52,6 +52,26 @@ const char* nameOf(TrainOptions::Decay decay) {
   return "cosine";
 }
 
+std::string describe(const RopeScaling& s) {
+  if (s.type == RopeScaling::Type::kDefault) return "default";
+  if (s.type == RopeScaling::Type::kLinear) return "linear, factor " + exact(s.factor);
+  return "llama3, factor " + exact(s.factor) + ", low_freq_factor " + exact(s.lowFreqFactor) + ", high_freq_factor " +
+         exact(s.highFreqFactor) + ", original_max_position_embeddings " +
+         std::to_string(s.originalMaxPositionEmbeddings);
+}
+
+/** "none in 28 layers, 4096 in 4 layers". */
+std::string describeWindows(const LlamaConfig& config) {
+  std::string text;
+  for (Index first = 0, end = 0; first < config.numHiddenLayers; first = end) {
+    const Index window = config.window(first);
+    while (end < config.numHiddenLayers && config.window(end) == window) ++end;
+    text += (text.empty() ? "" : ", ") + (window > 0 ? std::to_string(window) : "none") + " in " +
+            std::to_string(end - first) + " layers";
+  }
+  return text;
+}
+
 }  // namespace
 
 void TrainOptions::validate() const {
@@ -140,7 +160,14 @@ TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, con
           {"weights", joined(formats)},
           {"adapters", joined(distinct)},
           {"base_model", "checksum " + hexadecimal(checksum)},
-          {"activations", EigenQ::internal::scalarName(activations)}};
+          {"activations", EigenQ::internal::scalarName(activations)},
+          // What sizes and weights do not tell, under its names in config.json.
+          {"num_attention_heads", std::to_string(config.numAttentionHeads)},
+          {"num_key_value_heads", std::to_string(config.numKeyValueHeads)},
+          {"rms_norm_eps", exact(config.rmsNormEps)},
+          {"rope_theta", exact(config.ropeTheta)},
+          {"rope_scaling", describe(config.ropeScaling)},
+          {"sliding_window", describeWindows(config)}};
 }
 
 void requireParameter(const TrainerState& state, std::size_t i, const std::string& name, Index rows, Index cols,

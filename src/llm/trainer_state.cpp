@@ -9,9 +9,11 @@
 //   history.learning_rate, .train_loss             F64, one an update
 //   history.held_out_step, .held_out_loss          I64 and F64, one an evaluation
 //   history.skipped                                I64, one a skipped update; missing where there is none
-// __metadata__: format, step, stopped_early, parameters (a JSON list of names, in order), settings (one of pairs).
+// __metadata__: format, step, stopped_early, parameters (a JSON list of names, in order), settings (one of pairs: what
+// the run was started with; new ones are added at the end, where older files lack them).
 #include <charconv>
 #include <filesystem>
+#include <set>
 
 #include <eigen_q/Io>
 #include <unsupported/eigen_q/src/llm/TrainerState.h>
@@ -131,7 +133,12 @@ TrainerState::Parameter readParameter(const io::SafetensorsFile& file, const std
 }
 
 /** What states of older versions end without. */
-bool isOptional(const std::string& setting) { return setting == "base_model" || setting == "activations"; }
+bool isOptional(const std::string& setting) {
+  static const std::set<std::string> kOptional = {"base_model",          "activations",   "num_attention_heads",
+                                                  "num_key_value_heads", "rms_norm_eps",  "rope_theta",
+                                                  "rope_scaling",        "sliding_window"};
+  return kOptional.count(setting) > 0;
+}
 
 }  // namespace
 

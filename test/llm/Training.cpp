@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 // Fine-tuning: what is learnt from, what an update is, and runs that are stopped, killed and resumed.
 #define BOOST_TEST_MODULE llm_Training
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -49,14 +50,19 @@ llm::LoraConfig loraConfig(double dropout = 0) {
   return config;
 }
 
-llm::Llama<float> tinyModel(double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4,
-                            std::uint64_t seed = 3) {
+llm::Llama<float> tinyModel(const llm::LlamaConfig& config, double dropout, llm::WeightFormat format,
+                            std::uint64_t seed) {
   llm::LoadOptions load;
   load.format = format;
-  test::TinyWeights weights(test::tinyConfig(llm::LlamaFamily::kLlama), seed, load);
+  test::TinyWeights weights(config, seed, load);
   llm::Llama<float> model(weights);
   llm::attachLora(model, loraConfig(dropout), 7);
   return model;
+}
+
+llm::Llama<float> tinyModel(double dropout = 0, llm::WeightFormat format = llm::WeightFormat::kNF4,
+                            std::uint64_t seed = 3) {
+  return tinyModel(test::tinyConfig(llm::LlamaFamily::kLlama), dropout, format, seed);
 }
 
 llm::TrainOptions options(Index steps) {
@@ -313,12 +319,66 @@ BOOST_AUTO_TEST_CASE(statesBesideOtherBaseModelsAreRefused) {
     refused("a bias", [&](auto& other) { scaled(*other.layers()[0].query.bias()); });
     refused("the embedding", [&](auto& other) { scaled(other.embedding()); });
 
-    state.settings.back().second = "bfloat16";
+    auto& settings = state.settings;
+    const auto activations =
+        std::find_if(settings.begin(), settings.end(), [](const auto& s) { return s.first == "activations"; });
+    activations->second = "bfloat16";
     BOOST_CHECK_EXCEPTION(resumed.setState(state), FormatError,
                           [](const FormatError& e) { return e.key() == std::string("activations"); });
-    state.settings.resize(state.settings.size() - 2);  // as versions wrote it that looked at neither
+    settings.erase(activations - 1, settings.end());  // as versions wrote it that looked at neither
     BOOST_CHECK_NO_THROW(resumed.setState(state));
   }
+}
+
+// The same tensors, another function.
+BOOST_AUTO_TEST_CASE(statesBesideOtherConfigsAreRefused) {
+  using Scaling = llm::RopeScaling;
+  const auto with = [](const auto& change) {
+    llm::LlamaConfig config = test::tinyConfig(llm::LlamaFamily::kLlama);
+    change(config);
+    return tinyModel(config, 0, llm::WeightFormat::kNF4, 3);
+  };
+  auto model = tinyModel();
+  Trainer trainer(model, data(10, 1), {}, options(9));
+  trainer.advance();
+  llm::TrainerState state = trainer.state();
+  const auto refused = [&](const std::string& message, const auto& change) {
+    auto other = with(change);
+    BOOST_TEST(other.checksum() == model.checksum());
+    Trainer beside(other, data(10, 1), {}, options(9));
+    const auto saysSo = [&](const FormatError& e) {
+      BOOST_TEST_MESSAGE(e.what());
+      return std::string(e.what()).rfind("FILE: " + message, 0) == 0;
+    };
+    BOOST_CHECK_EXCEPTION(beside.setState(state, "FILE"), FormatError, saysSo);
+  };
+  refused("num_attention_heads: expected 2, found 4", [](auto& c) {
+    c.numAttentionHeads = 2;
+    c.numKeyValueHeads = 1;
+    c.headDim = 12;
+  });
+  refused("rms_norm_eps: expected 9.", [](auto& c) { c.rmsNormEps = 9e-6; });
+  refused("rope_theta: expected 10000, found 300", [](auto& c) { c.ropeTheta = 10000; });
+  refused("rope_scaling: expected linear, factor 2, found default", [](auto& c) {
+    c.ropeScaling.type = Scaling::Type::kLinear;
+    c.ropeScaling.factor = 2;
+  });
+  refused("rope_scaling: expected llama3, factor 8, ", [](auto& c) {
+    c.ropeScaling.type = Scaling::Type::kLlama3;
+    c.ropeScaling.factor = 8;
+  });
+  refused("sliding_window: expected none in 2 layers, 5 in 1 layers, found none in 3 layers", [](auto& c) {
+    c.windows = {0, 0, 5};
+  });
+
+  auto same = with([](auto& c) { c.maxPositionEmbeddings = 50; });  // how many are prepared changes nothing
+  Trainer resumed(same, data(10, 1), {}, options(9));
+  BOOST_CHECK_NO_THROW(resumed.setState(state));
+  state.settings.resize(state.settings.size() - 6);  // as versions wrote it that did not look at it
+  BOOST_CHECK_NO_THROW(resumed.setState(state));
+  auto changed = with([](auto& c) { c.ropeTheta = 10000; });
+  Trainer unaware(changed, data(10, 1), {}, options(9));
+  BOOST_CHECK_NO_THROW(unaware.setState(state));
 }
 
 BOOST_AUTO_TEST_CASE(brokenStatesAreRefused) {

@@ -101,7 +101,8 @@ class Llama {
   Index sizeInBytes();
 
   /** By which a base model is known again: a hash of a sample of each frozen weight, about a thousand codes or values
-   * and as many statistics, as they were before they went to their place. Nothing is read for it on a device. */
+   * and as many statistics, as they were before they went to their place. Nothing is read for it on a device. What
+   * config() says beside them, rope_theta for example, is not in it. */
   std::uint64_t checksum();
 
  private:

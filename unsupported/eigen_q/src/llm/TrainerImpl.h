@@ -47,7 +47,7 @@ std::string formatName(const Weight& weight) {
 }
 
 /** The settings of the model: its sizes, the formats of its projections, scale and dropout of its adapters, the
- * checksum of its frozen weights and the scalar of its activations. */
+ * checksum of its frozen weights, the scalar of its activations and what else in its config changes its function. */
 TrainerState::Settings modelSettings(const LlamaConfig& config, Index bytes, const std::set<std::string>& formats,
                                      const std::vector<ad::LoraOptions>& adapters, std::uint64_t checksum,
                                      ScalarType activations);

@@ -57,7 +57,7 @@ TrainerState readTrainerState(const std::string& path);
 TrainerState readTrainerState(const io::SafetensorsFile& file);
 
 /** Throws FormatError, naming the first setting in which \a found, of the file \a path, differs from \a expected. Files
- * of versions that knew no "base_model" and "activations" may lack them. */
+ * of versions that did not look at the base model, the scalar of activations or config.json may end without theirs. */
 void requireSameSettings(const TrainerState::Settings& expected, const TrainerState::Settings& found,
                          const std::string& path);
 
