@@ -108,6 +108,23 @@ BOOST_AUTO_TEST_CASE(furtherTerms) {
   fused(STATEMENT(o.y.row(1).noalias() = o.x.row(2) * W.transpose() - o.c.row(1)));
 }
 
+// Wherever it stands: it is read before anything is written to it.
+BOOST_AUTO_TEST_CASE(anyTermMayBeTheResultItself) {
+  fused(STATEMENT(o.y.noalias() = P + o.y));
+  fused(STATEMENT(o.y.noalias() = P + o.y + o.c));
+  fused(STATEMENT(o.y.noalias() = o.c - P - o.y));
+  fused(STATEMENT(o.y.noalias() = o.y - P - o.c));
+  fused(STATEMENT(o.y.noalias() = o.c - (P - o.y)));
+  fused(STATEMENT(o.y.noalias() = P - o.s * o.y + o.c));
+  fused(STATEMENT(o.y.noalias() = relu(P.rowwise() + o.b.transpose()) + o.y + o.c));
+  fused(STATEMENT(o.y.noalias() = P + (relu(P) - o.y)), 2);
+  fused(STATEMENT(o.y.noalias() = (P + o.c) - (relu(P) + o.y)), 2);
+  fused(STATEMENT(o.y.noalias() = (P - o.y) - (relu(P) - o.s * o.y)), 2);
+  fused(STATEMENT(o.y.noalias() = o.s * P + o.y - relu(P) + P), 3);
+  fused(STATEMENT(o.y.noalias() += P + o.y + o.c));
+  fused(STATEMENT(o.y.noalias() -= o.c - (P + o.y)));
+}
+
 BOOST_AUTO_TEST_CASE(lora) {
   correct(STATEMENT(o.y.noalias() = P + (o.x * o.ca) * o.cb));
   correct(STATEMENT(o.y.noalias() = (o.x * o.ca) * o.cb + P));

@@ -239,40 +239,100 @@ void assignOther(Dst& dst, const Xpr& x, float sign, bool accumulate) {
   }
 }
 
-/** dst (+)= sign·product + otherSign·other. The kernel reads one dense term from where it lies; any further term, or
- * one that is not in memory, goes to dst first. */
-template <typename Dst, typename Product, typename Other>
-void runSum(Dst& dst, const Product& product, float sign, const Other& other, float otherSign, Store store) {
-  store.epilogue.sign = sign;
-  if constexpr (isFused<Other>()) {
-    Store first = store;
-    first.epilogue.sign = otherSign;
-    Fusion<Other>::run(dst, other, first);
+/** What a sum has beside its products: sign·xpr. */
+template <typename Xpr, int kSign_>
+struct DenseTerms {
+  static constexpr int kSign = kSign_;
+  typename Eigen::internal::ref_selector<Xpr>::type xpr;
+};
+struct NoTerms {};
+
+template <int kSign, typename Xpr>
+DenseTerms<Xpr, kSign> signedTerms(const Xpr& x) {
+  return {x};
+}
+
+/** a + sign·b in one expression, so that whatever stands in it is read before the destination is written. */
+template <int kSign, typename A, typename B>
+auto joinTerms(const A& a, const B& b) {
+  if constexpr (std::is_same<B, NoTerms>::value) {
+    return a;
+  } else if constexpr (std::is_same<A, NoTerms>::value) {
+    return signedTerms<kSign * B::kSign>(b.xpr);
+  } else if constexpr (A::kSign == kSign * B::kSign) {
+    return signedTerms<A::kSign>(a.xpr + b.xpr);
+  } else if constexpr (A::kSign > 0) {
+    return signedTerms<1>(a.xpr - b.xpr);
   } else {
-    if constexpr (hasDirectAccess<Other>() && Fusion<Product>::kStage != Stage::kSum) {
-      if (!store.accumulates) {
-        store.epilogue.residual = viewOf(other);
-        store.epilogue.residualSign = otherSign;
-        return Fusion<Product>::run(dst, product, store);
-      }
-    }
-    assignOther(dst, other, otherSign, store.accumulates);
+    return signedTerms<1>(b.xpr - a.xpr);
   }
+}
+
+template <typename Xpr>
+auto termsOf(const Xpr& x) {
+  if constexpr (!isFused<Xpr>()) {
+    return signedTerms<1>(x);
+  } else if constexpr (Fusion<Xpr>::kStage == Stage::kSum) {
+    return Fusion<Xpr>::terms(x);
+  } else {
+    return NoTerms();
+  }
+}
+
+/** dst (+)= the products of x, each times \a sign. \param store  of the first; then of those that follow it */
+template <typename Dst, typename Xpr>
+void runProducts(Dst& dst, const Xpr& x, float sign, Store& store) {
+  if constexpr (!isFused<Xpr>()) {
+    return;
+  } else if constexpr (Fusion<Xpr>::kStage == Stage::kSum) {
+    Fusion<Xpr>::runProductsOf(dst, x, sign, store);
+  } else {
+    store.epilogue.sign = sign;
+    Fusion<Xpr>::run(dst, x, store);
+    store = Store();
+    store.accumulates = true;
+  }
+}
+
+template <typename Dst>
+void beginSum(Dst&, NoTerms, float, Store&) {}
+/** The kernel of the first product reads one dense term from where it lies; further terms, and one that is not in
+ * memory, go to dst before all products: any of them may be dst's own entries. */
+template <typename Dst, typename Xpr, int kSign>
+void beginSum(Dst& dst, const DenseTerms<Xpr, kSign>& terms, float sign, Store& store) {
+  const float termsSign = sign * static_cast<float>(kSign);
+  if constexpr (hasDirectAccess<Xpr>()) {
+    if (!store.accumulates) {
+      store.epilogue.residual = viewOf(terms.xpr);
+      store.epilogue.residualSign = termsSign;
+      return;
+    }
+  }
+  assignOther(dst, terms.xpr, termsSign, store.accumulates);
   store.accumulates = true;
-  Fusion<Product>::run(dst, product, store);
 }
 
 template <typename Op, typename Lhs, typename Rhs>
 struct Fusion<Binary<Op, const Lhs, const Rhs>, std::enable_if_t<isFusedSum<Op, Lhs, Rhs>()>> {
   static constexpr Stage kStage = Stage::kSum;
+  static constexpr int kRhsSign = SumSign<Op>::kSign;
+
+  template <typename Sum>
+  static auto terms(const Sum& x) {
+    return joinTerms<kRhsSign>(termsOf(x.lhs()), termsOf(x.rhs()));
+  }
+
   template <typename Dst, typename Sum>
-  static void run(Dst& dst, const Sum& x, const Store& store) {
-    const float sign = store.epilogue.sign, rhsSign = sign * static_cast<float>(SumSign<Op>::kSign);
-    if constexpr (isFused<Rhs>()) {
-      runSum(dst, x.rhs(), rhsSign, x.lhs(), sign, store);
-    } else {
-      runSum(dst, x.lhs(), sign, x.rhs(), rhsSign, store);
-    }
+  static void runProductsOf(Dst& dst, const Sum& x, float sign, Store& store) {
+    runProducts(dst, x.lhs(), sign, store);
+    runProducts(dst, x.rhs(), sign * static_cast<float>(kRhsSign), store);
+  }
+
+  template <typename Dst, typename Sum>
+  static void run(Dst& dst, const Sum& x, Store store) {
+    const float sign = store.epilogue.sign;
+    beginSum(dst, terms(x), sign, store);
+    runProductsOf(dst, x, sign, store);
   }
 };
 
