@@ -12,7 +12,8 @@ namespace EigenQ {
 namespace gpu {
 namespace internal {
 
-/** pairs() makes of four codes in memory order those at 0 and 1, and at 2 and 3, each divided by kUnit. */
+/** pairs() makes of four codes in memory order those at 0 and 1, and at 2 and 3, each divided by kUnit; crossedPairs()
+ * those at 0 and 2, and at 1 and 3. */
 template <typename T>
 struct CodePairs;
 
@@ -28,6 +29,11 @@ struct CodePairs<__nv_bfloat16> {
     first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4140));
     second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4342));
   }
+  static __device__ __forceinline__ void crossedPairs(std::uint32_t codes, std::uint32_t& first,
+                                                      std::uint32_t& second) {
+    first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4240));
+    second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4341));
+  }
 
  private:
   static __device__ __forceinline__ __nv_bfloat162 asFloats(std::uint32_t bits) {
@@ -39,20 +45,28 @@ struct CodePairs<__nv_bfloat16> {
   }
 };
 
+/** Codes carry a factor 2⁻⁶: a scale of them in half, and what it is short of its float, have room for their digits,
+ * and none that weights of half could have overflows. */
 template <>
 struct CodePairs<__half> {
-  static constexpr float kUnit = 1;
+  static constexpr float kUnit = 64;
 
-  /** A byte 0x64 above code + 128 is 1152 + code. */
+  /** A byte 0x4c above code + 128 is 18 + code·2⁻⁶. */
   static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
     const std::uint32_t shifted = codes ^ 0x80808080u;
-    first = pair(__byte_perm(shifted, 0x64646464u, 0x4140));
-    second = pair(__byte_perm(shifted, 0x64646464u, 0x4342));
+    first = pair(__byte_perm(shifted, 0x4c4c4c4cu, 0x4140));
+    second = pair(__byte_perm(shifted, 0x4c4c4c4cu, 0x4342));
+  }
+  static __device__ __forceinline__ void crossedPairs(std::uint32_t codes, std::uint32_t& first,
+                                                      std::uint32_t& second) {
+    const std::uint32_t shifted = codes ^ 0x80808080u;
+    first = pair(__byte_perm(shifted, 0x4c4c4c4cu, 0x4240));
+    second = pair(__byte_perm(shifted, 0x4c4c4c4cu, 0x4341));
   }
 
  private:
   static __device__ __forceinline__ std::uint32_t pair(std::uint32_t bits) {
-    constexpr std::uint32_t kZero = 0x64806480u;
+    constexpr std::uint32_t kZero = 0x4c804c80u;
     const __half2 codes = __hsub2(*reinterpret_cast<__half2*>(&bits), *reinterpret_cast<const __half2*>(&kZero));
     return *reinterpret_cast<const std::uint32_t*>(&codes);
   }

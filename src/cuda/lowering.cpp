@@ -4,7 +4,6 @@
 #include "dense_product.h"
 #include "dense_update.h"
 #include "device_lowering.h"
-#include "fourbit_backward.h"
 #include "fourbit_decode.h"
 #include "fourbit_gemm.h"
 #include "fourbit_rows.h"
@@ -12,6 +11,7 @@
 #include "int8_product.h"
 #include "product_reference.h"
 #include "via_dense.h"
+#include "wgmma_backward.h"
 
 #include <iterator>
 #include <string>
@@ -49,6 +49,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"int8.cublaslt", refuseInt8CublasLt, runInt8CublasLt},
     {"int8.reference", refuseInt8Reference, runInt8Reference},
     {"int8.decode.weightonly", refuseInt8WeightOnlyDecode, runInt8WeightOnlyDecode},
+    {"int8.wgmma.backward", refuseInt8Backward, runInt8Backward},
     {"dequantize+cublaslt", refuseViaDense, runViaDense},
     {"reference", refuseNothing, runReference},
 };

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 // What stands for the files *_sm90.cu in builds without code for Hopper.
-#include "fourbit_backward.h"
 #include "fourbit_decode.h"
 #include "fourbit_gemm.h"
 #include "fourbit_rows.h"
 #include "fourbit_wgmma.h"
 #include "int8_kernels.h"
 #include "op_attention.h"
+#include "wgmma_backward.h"
 
 #include <cassert>
 
@@ -28,6 +28,8 @@ const char* refuseFourBitWgmma(const QuantizedProduct&, const Context&) { return
 void runFourBitWgmma(const QuantizedProduct&, Context&) { runNothing(); }
 const char* refuseFourBitBackward(const QuantizedProduct&, const Context&) { return kNoCode; }
 void runFourBitBackward(const QuantizedProduct&, Context&) { runNothing(); }
+const char* refuseInt8Backward(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runInt8Backward(const QuantizedProduct&, Context&) { runNothing(); }
 const char* refuseFourBitGemmAtAll(const QuantizedProduct&, const Context&) { return kNoCode; }
 const char* refuseFourBitGemm(const QuantizedProduct&, const Context&) { return kNoCode; }
 void runFourBitGemm(const QuantizedProduct&, Context&) { runNothing(); }

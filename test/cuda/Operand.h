@@ -36,7 +36,7 @@ inline double relativeError(const std::string& row, ScalarType scalar, Index dep
   // Wide tiles round a weight after its level, which is half.
   if (row == "wgmma.decode") return tensorSum + u + roundoffOf(ScalarType::kHalf);
   if (row == "mma.decode" || row == "rows.decode" || row == "stream.decode" || row == "wgmma.backward" ||
-      row == "wgmma.team")
+      row == "int8.wgmma.backward" || row == "wgmma.team")
     return static_cast<double>(depth + 64) * 0x1p-22 + u;
   return roundedSum;  // simt.decode, int8.*: exact integers, outliers in float
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_backward_sm90.cu: which of the kernels of fourbit_backward_sm90.cuh computes a product, and on how many
-// slices of W's rows.
-#include "fourbit_backward.h"
+// wgmma_backward_sm90_launch.cuh: the kernels of wgmma_backward_sm90.cuh, and on how many slices of W's rows they run.
+#ifndef EIGENQ_CUDA_WGMMA_BACKWARD_SM90_LAUNCH_CUH
+#define EIGENQ_CUDA_WGMMA_BACKWARD_SM90_LAUNCH_CUH
 
 #include <algorithm>
 #include <limits>
@@ -9,17 +9,16 @@
 #include "alignment.h"
 #include "dense_view.h"
 #include "epilogue.cuh"
-#include "fourbit_backward_sm90_multiply.cuh"
 #include "fourbit_decode.h"
 #include "op_launch.cuh"
 #include "tensor_map.h"
+#include "wgmma_backward_sm90_multiply.cuh"
+#include "wgmma_backward_sm90_scales.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
-namespace {
-
-using namespace backward;
+namespace backward {
 
 template <typename T, typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
@@ -38,8 +37,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   }
   ptx::allowNextKernel();
   ptx::waitForLastKernel();
-  const float factor = fillTable<T, S>(M::kTable, p.w.codeTable);
-  const bool nested = !p.w.absmax.plain;
+  float factor = 1;
+  const bool nested = S::Weights::kHasTable && !p.w.absmax.plain;
+  if (S::Weights::kHasTable) factor = fillTable<T, S>(M::kTable, p.w.codeTable);
   if (nested && threadIdx.x < 256)
     fourbit::storeShared(M::kByteTable + 4 * threadIdx.x, p.w.absmax.codeTable[threadIdx.x]);
   __syncthreads();
@@ -51,7 +51,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   ptx::giveRegisters<S::kLoaderRegisters>();
   const int warp = static_cast<int>(threadIdx.x - kMultipliers) / 32;
   if (warp > 0) {
-    nested ? loadScales<S, true>(p, warp - 1, factor) : loadScales<S, false>(p, warp - 1, factor);
+    if constexpr (!S::Weights::kHasTable) {
+      loadScales<S, RowScales<T, S>>(p, warp - 1, factor);
+    } else if (nested) {
+      loadScales<S, BlockScales<S, true>>(p, warp - 1, factor);
+    } else {
+      loadScales<S, BlockScales<S, false>>(p, warp - 1, factor);
+    }
   } else if (threadIdx.x == kMultipliers) {
     copyStages<S>(p, codes, x);
   }
@@ -120,7 +126,7 @@ Split splitOf(const QuantizedProduct& p, double stage, Index multiprocessors) {
 }
 
 template <typename T, typename S>
-void run(const QuantizedProduct& p, double stage, Context& context) {
+void launchShape(const QuantizedProduct& p, double stage, Context& context) {
   Scratch scratch(context);
   const Split split = splitOf<S>(p, stage, context.multiprocessors());
   const PackedRows x = packRows(p.x, p.x.scalar, scratch, context);
@@ -139,9 +145,12 @@ void run(const QuantizedProduct& p, double stage, Context& context) {
   problem.tilesTokens = static_cast<int>(ceilDiv(p.y.rows, S::kTokens));
   problem.tilesCols = static_cast<int>(ceilDiv(p.y.cols, S::kCols));
 
+  constexpr Index kBits = S::Weights::kBits;
+  const Index wStride = p.w.rows > 1 ? p.w.stride : roundUp(p.w.cols, 256);  // of one row it may be anything
   const CUtensorMap codes =
-      tensorMap<2>(static_cast<const char*>(p.w.codes) + p.w.offset / 2, {p.w.cols / 2, p.w.rows}, {p.w.stride / 2},
-                   {S::kLine, kStageRows}, S::kLine == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
+      tensorMap<2>(static_cast<const char*>(p.w.codes) + p.w.offset * kBits / 8, {p.w.cols * kBits / 8, p.w.rows},
+                   {wStride * kBits / 8}, {S::kStrip, kStageRows},
+                   S::kStrip == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
   const CUtensorMap rows = tensorMap<2>(x.data, {2 * p.w.rows, p.y.rows}, {2 * xStride}, {2 * kStageRows, S::kTokens},
                                         CU_TENSOR_MAP_SWIZZLE_128B);
   const Index items = Index{problem.tilesTokens} * problem.tilesCols * problem.slices;
@@ -154,44 +163,9 @@ void run(const QuantizedProduct& p, double stage, Context& context) {
               p.epilogue, vectors && !residual);
 }
 
-/** With the microseconds of a stage, measured on an H200 at 8192×8192: what slices are chosen by. */
-template <typename T>
-void runFor(const QuantizedProduct& p, Context& context) {
-  if constexpr (std::is_same<T, __nv_bfloat16>::value) {
-    if (p.y.rows <= 8) return run<T, Shape<8, 4, 4, true, true>>(p, 0.35, context);
-    if (p.y.rows <= 16) return run<T, Shape<16, 4, 4, true, true>>(p, 0.5, context);
-  }
-  if (p.y.rows <= 32) return run<T, Shape<32, 4, 3, true>>(p, 0.6, context);
-  if (p.y.rows <= 64) return run<T, Shape<64, 2, 2, false>>(p, 0.8, context);
-  if (p.y.rows <= 128) return run<T, Shape<128, 2, 2, false>>(p, 0.9, context);
-  run<T, Shape<256, 1, 2, false>>(p, 0.87, context);
-}
-
-}  // namespace
-
-const char* refuseFourBitBackward(const QuantizedProduct& p, const Context& context) {
-  if (const char* why = refuseFourBitOperands(p, /*transposed=*/false)) return why;
-  if (const char* why = refuseAllButHopper(context)) return why;
-  if (p.x.rows > kBackwardRows) return "more than 512 rows of X";
-  if (Index{1} << p.w.blockShift != kBlockSize) return "blocks of other than 64";
-  constexpr Index kMultiple = 256;
-  if (p.w.cols % kMultiple != 0 || p.w.offset % kMultiple != 0 || p.w.stride % kMultiple != 0)
-    return "rows of W do not begin and end at multiples of 256 codes";
-  constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 4;
-  if (p.w.rows > kMost || p.w.cols > kMost) return "more rows or columns than 32 bits count";
-  const AbsmaxView& absmax = p.w.absmax;
-  if (!absmax.plain && absmax.nestedBlockShift < 2) return "nested absmax in blocks of less than 4";
-  if (!isAligned(p.w.codes, 16) || !isAligned(absmax.plain, 16) || !isAligned(absmax.codes, 4))
-    return "codes and absmax are not aligned to 16 bytes";
-  return nullptr;
-}
-
-void runFourBitBackward(const QuantizedProduct& p, Context& context) {
-  if (p.y.rows == 0 || p.y.cols == 0) return;
-  const DeviceGuard guard(context.device());
-  dispatchSixteenBits(p.x.scalar, [&](auto tag) { runFor<typename decltype(tag)::type>(p, context); });
-}
-
+}  // namespace backward
 }  // namespace internal
 }  // namespace gpu
 }  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_WGMMA_BACKWARD_SM90_LAUNCH_CUH
