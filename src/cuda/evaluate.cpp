@@ -91,8 +91,8 @@ struct Schedule {
   int count = 0;
 };
 
-/** Products first, so that a dense term can ride along as their residual. Of those a term that reads y's entries comes
- * first; one that cannot ride, relu(y) say, before all. */
+/** Products first, so that a dense term can ride along as the residual of one. A term that reads y's entries rides with
+ * the first launch; one that cannot ride, relu(y) say, comes before all. */
 Schedule orderOf(const Term* terms, int count, const DenseView& y) {
   const Extent written = extentOf(y);
   Schedule s;
@@ -101,7 +101,10 @@ Schedule orderOf(const Term* terms, int count, const DenseView& y) {
     const bool readsY = reads(*t, y, written);
     return t->isScaledDense() ? (readsY ? 1 : 2) : (readsY ? -1 : 0);
   };
-  std::stable_sort(s.term, s.term + s.count, [&](const Term* a, const Term* b) { return rank(a) < rank(b); });
+  const Term** const end = s.term + s.count;
+  std::stable_sort(s.term, end, [&](const Term* a, const Term* b) { return rank(a) < rank(b); });
+  const Term** const rider = std::find_if(s.term, end, [&](const Term* t) { return rank(t) == 1; });
+  if (rider != end && rider - s.term > 1) std::rotate(s.term + 1, rider, rider + 1);
   return s;
 }
 
@@ -118,7 +121,7 @@ bool needsTemporary(const Term* terms, int count, const DenseView& y, Store stor
     readers += reads(terms[i], y, written);
   }
   // One term of y's own entries is read by the first launch; with += every launch reads y before it is complete.
-  return readers > 1 || (readers == 1 && count > 1 && store != Store::kSet) || (readers == 1 && count > 2);
+  return readers > 1 || (readers == 1 && count > 1 && store != Store::kSet);
 }
 
 void evaluate(const Term* terms, int count, const DenseView& y, MemoryBlock* block, Store store, Context& context) {

@@ -165,6 +165,13 @@ BOOST_AUTO_TEST_CASE(furtherTerms) {
   launches(STATEMENT(o.y = 2 * o.c - o.c / 3 + o.y), 0);
 }
 
+// It is read by the first launch, wherever it stands.
+BOOST_AUTO_TEST_CASE(oneTermMayBeTheResultItself) {
+  launches(STATEMENT(o.y.noalias() = P + o.y + o.c));
+  launches(STATEMENT(o.y.noalias() = o.c - P - o.y));
+  launches(STATEMENT(o.y.noalias() = P + relu(P) - o.s * o.y), 2);
+}
+
 BOOST_AUTO_TEST_CASE(windows) {
   launches(STATEMENT(o.y.topRows(3) = o.x.middleRows(2, 3) * W.transpose()));
   launches(STATEMENT(o.y.leftCols(5) = o.x.leftCols(9) * W.block(3, 7, 5, 9).transpose()));
