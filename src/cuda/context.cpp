@@ -30,6 +30,12 @@ class Pools {
     if (!pool) pool = make(device);
     return pool;
   }
+  /** Gives the driver what nothing holds. */
+  void trim(int device) noexcept {
+    const std::lock_guard<std::mutex> lock(m_mutex);
+    if (m_pools.size() <= static_cast<std::size_t>(device)) return;
+    if (const cudaMemPool_t pool = m_pools[static_cast<std::size_t>(device)]) (void)cudaMemPoolTrimTo(pool, 0);
+  }
 
  private:
   static cudaMemPool_t make(int device) {
@@ -190,11 +196,17 @@ cudaError_t allowSharedMemory(const void* kernel, int device, std::size_t bytes)
   return status;
 }
 
+void giveBackUnused(const StreamHandle& stream) noexcept {
+  (void)cudaStreamSynchronize(stream.get());  // what was freed behind its work counts as held until then
+  Pools::instance().trim(stream.device());
+}
+
 void* allocate(const StreamHandle& stream, std::size_t bytes) {
   const DeviceGuard guard(stream.device());
+  const cudaMemPool_t pool = Pools::instance().of(stream.device());
   void* memory = nullptr;
-  EIGENQ_CUDA_CHECK(cudaMallocFromPoolAsync(&memory, std::max<std::size_t>(bytes, 1),
-                                            Pools::instance().of(stream.device()), stream.get()));
+  EIGENQ_CUDA_CHECK(tryTwice(
+      stream, [&] { return cudaMallocFromPoolAsync(&memory, std::max<std::size_t>(bytes, 1), pool, stream.get()); }));
   return memory;
 }
 

@@ -131,6 +131,23 @@ class StreamHandle {
  * another thread may be about to launch it with more. */
 cudaError_t allowSharedMemory(const void* kernel, int device, std::size_t bytes);
 
+/** The device's pool keeps what was freed, but for what somebody else needs: gives the driver what nothing holds any
+ * more when the stream's work is done, and waits for that. */
+void giveBackUnused(const StreamHandle& stream) noexcept;
+
+/** The status of \a attempt, or, where that finds too little memory, of another one behind giveBackUnused(): graphs
+ * have memory of their own, and an attempt that failed has left what it got in the pool. */
+template <typename Attempt>
+cudaError_t tryTwice(const StreamHandle& stream, const Attempt& attempt) {
+  cudaError_t status = attempt();
+  for (int i = 0; i < 2 && status == cudaErrorMemoryAllocation && !stream.isCapturing(); ++i) {
+    (void)cudaGetLastError();
+    giveBackUnused(stream);
+    if (i == 0) status = attempt();
+  }
+  return status;
+}
+
 /** Stream-ordered memory from the device's pool. Throws CudaOutOfMemory. */
 void* allocate(const StreamHandle& stream, std::size_t bytes);
 void release(const StreamHandle& stream, void* memory) noexcept;

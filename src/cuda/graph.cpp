@@ -40,7 +40,8 @@ Graph::~Graph() {
 void Graph::launch() {
   if (!m_executable) throw std::logic_error("Graph: nothing has been recorded");
   const internal::DeviceGuard guard(m_context->device());
-  EIGENQ_CUDA_CHECK(cudaGraphLaunch(m_executable, m_context->stream()));
+  const internal::StreamHandle& stream = *m_context->state().stream;
+  EIGENQ_CUDA_CHECK(internal::tryTwice(stream, [&] { return cudaGraphLaunch(m_executable, stream.get()); }));
 }
 
 }  // namespace gpu

@@ -211,6 +211,28 @@ BOOST_AUTO_TEST_CASE(outOfMemoryLeavesObjectsAsTheyWere, *needsDevice()) {
   BOOST_TEST((d.toHost(context) == x + x));
 }
 
+BOOST_AUTO_TEST_CASE(anAllocationThatFailsTakesNoMemoryFromGraphs, *needsDevice()) {
+  Context context;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  auto d = DeviceMatrix<float>::fromHost(x, context);
+  const std::size_t before = freeMemory();
+  BOOST_CHECK_THROW(DeviceMatrix<float>(static_cast<Index>(before / sizeof(float)) * 2, 1, context), CudaOutOfMemory);
+  BOOST_TEST(freeMemory() > before / 2);
+  gpu::Graph graph(context, [&] { d.device(context) = d + d; });  // by way of memory of the graph's own
+  graph.launch();
+  BOOST_TEST((d.toHost(context) == 2 * x));
+}
+
+BOOST_AUTO_TEST_CASE(memoryThatWasFreedIsGivenToGraphs, *needsDevice()) {
+  Context context;
+  const MatrixXf x = MatrixXf::Random(300, 200);
+  auto d = DeviceMatrix<float>::fromHost(x, context);
+  gpu::internal::MemoryBlock(freeMemory() - (std::size_t{64} << 20), context);  // the pool keeps it
+  gpu::Graph graph(context, [&] { d.device(context) = d + d; });
+  graph.launch();
+  BOOST_TEST((d.toHost(context) == 2 * x));
+}
+
 BOOST_AUTO_TEST_CASE(uploadsInsideACaptureAreRefused, *needsDevice()) {
   Context context;
   const MatrixXf x = MatrixXf::Random(8, 8);
