@@ -52,10 +52,23 @@ BasicDenseView<Void> columns(BasicDenseView<Void> v, Index begin, Index count) {
   return v;
 }
 
-/** The epilogue of those columns of a result. \a scalar is the result's. */
+/** Rows [begin, begin + count). */
+template <typename Void>
+BasicDenseView<Void> rows(BasicDenseView<Void> v, Index begin, Index count) {
+  v.data = advance(v.data, v.scalar, begin * v.rowStride);
+  v.rows = count;
+  return v;
+}
+
+/** The epilogue of those columns, or rows, of a result. \a scalar is the result's. */
 inline Epilogue columns(Epilogue e, ScalarType scalar, Index begin, Index count) {
   if (e.biasAxis == BiasAxis::kPerCol) e.bias = advance(e.bias, scalar, begin * e.biasStride);
   e.residual = columns(e.residual, begin, count);
+  return e;
+}
+inline Epilogue rows(Epilogue e, ScalarType scalar, Index begin, Index count) {
+  if (e.biasAxis == BiasAxis::kPerRow) e.bias = advance(e.bias, scalar, begin * e.biasStride);
+  e.residual = rows(e.residual, begin, count);
   return e;
 }
 

@@ -12,7 +12,7 @@
 #include "fourbit_decode.h"
 #include "fourbit_gemm.h"
 #include "fourbit_operands.h"
-#include "fourbit_wgmma.h"
+#include "wgmma_decode.h"
 #include "op_launch.cuh"
 #include "tensor_map.h"
 
@@ -144,7 +144,7 @@ Problem problemOf(const QuantizedProduct& p, Scratch& scratch, Context& context)
   const Plan plan = planOf(p, context);
   const PackedAbsmax absmax = packAbsmax(p.w, scratch, context);
   Problem problem = {};
-  problem.out = {p.y, p.epilogue, nullptr, fourbit_wgmma::Finish::kAny};
+  problem.out = {p.y, p.epilogue, nullptr, wgmma_decode::Finish::kAny};
   problem.boxes = takesBoxes(p.y, p.epilogue);
   problem.plain = isPlain(p.epilogue);
   problem.codeTable = p.w.codeTable;

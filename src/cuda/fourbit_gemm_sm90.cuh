@@ -209,9 +209,9 @@ template <typename T, bool kPlain>
 __device__ __forceinline__ void storeBoxes(const Problem& p, const CUtensorMap& y, const Memory& memory, int group,
                                            Index row, int token, const float (&sums)[kSums]) {
   constexpr int kPieces = kTileTokens / kStoreTokens, kWords = kSums / 2 / kPieces;
-  const fourbit_wgmma::Output& out = p.out;
+  const wgmma_decode::Output& out = p.out;
   const int thread = static_cast<int>(threadIdx.x) % kGroup, warp = thread / 32, g = thread % 32 / 4, c = thread % 4;
-  const fourbit_wgmma::Place place = fourbit_wgmma::placeOf(row, token);
+  const wgmma_decode::Place place = wgmma_decode::placeOf(row, token);
   const float2 bias = place.col < out.y.cols ? columnBiases<T>(out.epilogue, place.col) : float2{0, 0};
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
@@ -246,7 +246,7 @@ __device__ __forceinline__ void consume(const Problem& p, const CUtensorMap& y, 
     const Index row = place.row(p, tile) + group * kGroupRows;
     const int token = place.token(p, tile);
     if (!p.boxes) {
-      fourbit_wgmma::storeSlowly<T>(p.out, fourbit_wgmma::placeOf(row, token), sums);
+      wgmma_decode::storeSlowly<T>(p.out, wgmma_decode::placeOf(row, token), sums);
     } else if (p.plain) {
       storeBoxes<T, true>(p, y, memory, group, row, token, sums);
     } else {

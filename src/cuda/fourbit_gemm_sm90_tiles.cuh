@@ -7,7 +7,7 @@
 #ifndef EIGENQ_CUDA_FOURBIT_GEMM_SM90_TILES_CUH
 #define EIGENQ_CUDA_FOURBIT_GEMM_SM90_TILES_CUH
 
-#include "fourbit_wgmma_sm90_finish.cuh"
+#include "wgmma_decode_sm90_finish.cuh"
 #include "ptx_sm90.cuh"
 
 namespace EigenQ {
@@ -15,8 +15,8 @@ namespace gpu {
 namespace internal {
 namespace fourbit_gemm {
 
-using fourbit_wgmma::kGroup;
-using fourbit_wgmma::kGroupRows;
+using wgmma_decode::kGroup;
+using wgmma_decode::kGroupRows;
 
 constexpr int kDeep = 64;      // k of a step: lines of 128 bytes
 constexpr int kCluster = 2;    // blocks that share X's tokens, each with rows (or columns) of W of its own
@@ -41,7 +41,7 @@ struct Counters {
 };
 
 struct Problem {
-  fourbit_wgmma::Output out;
+  wgmma_decode::Output out;
   bool boxes;  // the copy engine stores Y: it has alpha, bias of columns, bounds and residual at most
   bool plain;  // the epilogue is none
   const float* codeTable;

@@ -33,6 +33,14 @@ __device__ __forceinline__ void storeShared(std::uint32_t address, float value) 
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
 
+/** The power of two that takes the largest of the levels to [1, 2): a stored dictionary may have any. NF4, FP4: 1. The
+ * whole warp, a level a lane. */
+__device__ __forceinline__ float normalizer(float level) {
+  const unsigned largest = __reduce_max_sync(0xffffffffu, __float_as_uint(fabsf(level)));  // as floats compare
+  constexpr unsigned kExponent = 0x7f800000u, kOne = 0x3f800000u, kMost = 0x7e800000u;
+  return __uint_as_float(2 * kOne - min(largest & kExponent, kMost));
+}
+
 /** Levels are stored times this and absmax divided by it. NF4: least rms error for normal weights among 20000 factors
  * in [1, 2]: 7.8e-4 instead of 1.36e-3 in bfloat16, 8.0e-5 instead of 1.84e-4 in half. FP4: 1.5 makes levels exact. */
 template <typename T>
@@ -61,14 +69,8 @@ __device__ __forceinline__ float bestScale(float level) {
   return best;
 }
 
-/** Fills the table and \returns what absmax has to be multiplied by. The first \a threads of the block, whole warps,
- * which synchronise then. */
-template <typename T>
-__device__ __forceinline__ float fillPairTable(std::uint32_t table, const float* codeTable, int threads) {
-  const int lane = threadIdx.x % 32;
-  const float level = codeTable[lane % EigenQ::internal::kFourBitLevels], scale = bestScale<T>(level);
-  const T mine = fromFloat<T>(level * scale);
-  const unsigned bits = *reinterpret_cast<const std::uint16_t*>(&mine);
+/** \a bits  of a lane's level. The first \a threads of the block, whole warps, which synchronise then. */
+__device__ __forceinline__ void fillPairs(std::uint32_t table, unsigned bits, int threads) {
   constexpr int kParts = 8;  // of 16 bytes, four copies
   for (int i = static_cast<int>(threadIdx.x); i < kTableEntries * kParts; i += threads) {
     const int code = i / kParts;
@@ -77,7 +79,16 @@ __device__ __forceinline__ float fillPairTable(std::uint32_t table, const float*
                  "r"(pair)
                  : "memory");
   }
-  return 1.0f / scale;
+}
+
+/** Fills the table and \returns what absmax has to be multiplied by. Threads as for fillPairs(). */
+template <typename T>
+__device__ __forceinline__ float fillPairTable(std::uint32_t table, const float* codeTable, int threads) {
+  const float stored = codeTable[threadIdx.x % EigenQ::internal::kFourBitLevels], unit = normalizer(stored);
+  const float level = stored * unit, scale = bestScale<T>(level);
+  const T mine = fromFloat<T>(level * scale);
+  fillPairs(table, *reinterpret_cast<const std::uint16_t*>(&mine), threads);
+  return 1.0f / (unit * scale);
 }
 
 /** The two weights of byte \a kByte of \a codes: {0, 0, byte, 4·lane} is the place in the table. The table never
@@ -96,6 +107,27 @@ __device__ __forceinline__ std::uint32_t decodeAlignedPair(std::uint32_t codes, 
   std::uint32_t pair;
   asm("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(__byte_perm(codes, place, 0x7604 | kByte << 4)));
   return pair;
+}
+
+// The same with more digits than half has: levels as integers of 16 bits, of which 32640 are 1. FP4's, multiples of
+// 1/192, are exact; NF4's are off by 1.5e-5 at most.
+constexpr float kFixedOne = 32640;
+constexpr int kFixedZero = 32768;  // what stands for 0: an integer without a sign becomes a float by one PRMT
+
+/** As fillPairTable(). */
+__device__ __forceinline__ float fillFixedPairTable(std::uint32_t table, const float* codeTable, int threads) {
+  const float stored = codeTable[threadIdx.x % EigenQ::internal::kFourBitLevels], unit = normalizer(stored);
+  const float one = __any_sync(0xffffffffu, fabsf(stored * unit) > 1) ? kFixedOne / 2 : kFixedOne;
+  fillPairs(table, static_cast<unsigned>(__float2int_rn(stored * unit * one) + kFixedZero), threads);
+  return 1.0f / (unit * one);
+}
+
+/** The levels of such a pair, times kFixedOne. Bytes 0x4b00 above 16 bits are 2²³ and their value: the difference is
+ * exact. */
+__device__ __forceinline__ float2 fixedLevels(std::uint32_t pair) {
+  constexpr float kZero = 8388608.0f + static_cast<float>(kFixedZero);
+  return {__uint_as_float(__byte_perm(pair, 0x4b00u, 0x5410)) - kZero,
+          __uint_as_float(__byte_perm(pair, 0x4b00u, 0x5432)) - kZero};
 }
 
 }  // namespace fourbit

@@ -9,7 +9,7 @@
 #include "fourbit_decode.h"
 #include "fourbit_operands.h"
 #include "fourbit_rows.h"
-#include "fourbit_wgmma.h"
+#include "wgmma_decode.h"
 #include "op_launch.cuh"
 #include "tensor_map.h"
 

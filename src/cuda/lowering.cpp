@@ -7,7 +7,7 @@
 #include "fourbit_decode.h"
 #include "fourbit_gemm.h"
 #include "fourbit_rows.h"
-#include "fourbit_wgmma.h"
+#include "wgmma_decode.h"
 #include "int8_product.h"
 #include "product_reference.h"
 #include "via_dense.h"
@@ -48,6 +48,7 @@ constexpr DeviceLowering<QuantizedProduct> kDeviceLowerings[] = {
     {"int8.wgmma", refuseInt8Wgmma, runInt8Wgmma},
     {"int8.cublaslt", refuseInt8CublasLt, runInt8CublasLt},
     {"int8.reference", refuseInt8Reference, runInt8Reference},
+    {"int8.wgmma.weightonly", refuseInt8WeightOnlyWgmma, runInt8WeightOnlyWgmma},
     {"int8.decode.weightonly", refuseInt8WeightOnlyDecode, runInt8WeightOnlyDecode},
     {"int8.wgmma.backward", refuseInt8Backward, runInt8Backward},
     {"dequantize+cublaslt", refuseViaDense, runViaDense},

@@ -3,7 +3,7 @@
 #include "fourbit_decode.h"
 #include "fourbit_gemm.h"
 #include "fourbit_rows.h"
-#include "fourbit_wgmma.h"
+#include "wgmma_decode.h"
 #include "int8_kernels.h"
 #include "op_attention.h"
 #include "wgmma_backward.h"
@@ -26,6 +26,8 @@ const char* refuseFourBitDecodeStream(const QuantizedProduct&, const Context&) {
 void runFourBitDecodeStream(const QuantizedProduct&, Context&) { runNothing(); }
 const char* refuseFourBitWgmma(const QuantizedProduct&, const Context&) { return kNoCode; }
 void runFourBitWgmma(const QuantizedProduct&, Context&) { runNothing(); }
+const char* refuseInt8WeightOnlyWgmma(const QuantizedProduct&, const Context&) { return kNoCode; }
+void runInt8WeightOnlyWgmma(const QuantizedProduct&, Context&) { runNothing(); }
 const char* refuseFourBitBackward(const QuantizedProduct&, const Context&) { return kNoCode; }
 void runFourBitBackward(const QuantizedProduct&, Context&) { runNothing(); }
 const char* refuseInt8Backward(const QuantizedProduct&, const Context&) { return kNoCode; }

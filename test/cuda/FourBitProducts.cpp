@@ -7,7 +7,7 @@
 #include <eigen_q/src/gpu/Graph.h>
 #include <src/cuda/fourbit_decode.h>
 #include <src/cuda/fourbit_rows.h>
-#include <src/cuda/fourbit_wgmma.h>
+#include <src/cuda/wgmma_decode.h>
 
 #include <algorithm>
 #include <map>
@@ -332,6 +332,21 @@ BOOST_AUTO_TEST_CASE(streamedShapes, *needsDevice()) {
   if (hasSm90(context)) BOOST_TEST(counts.runs["stream.decode"] >= 2 * expected);
 }
 
+// A stored dictionary may have levels of any size: 16 bits hold them relative to the largest.
+BOOST_AUTO_TEST_CASE(levelsOfAnySize, *needsDevice()) {
+  gpu::Context context;
+  Counts counts;
+  const NF4Matrix plain(MatrixXf::Random(48, 256));
+  for (const float size : {3e6f, 0.7f, 1e-6f, 0x1p-40f}) {
+    const QuantState state(FourBitType::kNF4, 64, ScalarType::kFloat, {48, 256}, plain.state().absmax() / size,
+                           plain.state().codeTable() * size);
+    sweep(NF4Matrix(plain.packed(), state), {{0, 0, 48, 256}}, {1, 8, 20, 60, 130}, context, counts);
+  }
+  report(counts);
+  BOOST_TEST(counts.wrong == 0);
+  for (const Row& row : kRows) BOOST_TEST((counts.runs[row.lowering.name] > 0 || !hasSm90(context)));
+}
+
 // What rows.decode takes: around its tiles of 16 rows of W and 8 of X, lines of 256 k and stages of 256, 512 and 1024;
 // one, two and four groups of warps, whose last ones have fewer tiles or none; more rows than blocks own at once;
 // absmax that is used as it lies and absmax that is packed; windows.
@@ -543,8 +558,8 @@ BOOST_AUTO_TEST_CASE(sumsAreMoreAccurateThanDequantisedWeights, *needsDevice()) 
   for (const Goal& goal : goals) {
     BOOST_TEST(check(goal, 8, goal.limit) == 2 + 2 * sm90);
     BOOST_TEST(check(goal, 24, goal.limit) == 2 * sm90);
-    // wgmma.decode. Its wide tiles round bfloat16 weights once, as dequantising does.
-    BOOST_TEST(check(goal, 72, goal.scalar == ScalarType::kBFloat16 ? 1.7e-3 : goal.limit) == sm90);
+    // wgmma.decode. Its wide tiles round weights once, as dequantising does.
+    BOOST_TEST(check(goal, 136, goal.scalar == ScalarType::kBFloat16 ? 1.7e-3 : 2.2e-4) == sm90);
   }
 }
 
@@ -576,6 +591,9 @@ BOOST_AUTO_TEST_CASE(refusalsAreInWords, *needsDevice()) {
   if (!hasSm90(context)) return;
   BOOST_TEST(asked(kRows[3], view, 17, ScalarType::kHalf, true) == "");
   BOOST_TEST(asked(kRows[3], view, 16, ScalarType::kHalf, true) == "fewer than 17 rows of X");
+  BOOST_TEST(asked(kRows[3], view, 1024, ScalarType::kHalf, true) == "");
+  BOOST_TEST(asked(kRows[3], view, 1025, ScalarType::kHalf, true) ==
+             "more than 1024 rows of X for fewer than 8192 of W");
   BOOST_TEST(asked(kRows[3], view, 17, ScalarType::kFloat, true) == "X is neither half nor bfloat16");
   BOOST_TEST(asked(kRows[3], view, 17, ScalarType::kHalf, false) == "W is not used transposed");
   BOOST_TEST(asked(kRows[4], view, 3, ScalarType::kHalf, true) == "");

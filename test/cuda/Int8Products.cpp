@@ -9,6 +9,7 @@
 #include "support/Bounds.h"
 
 #include "../../src/cuda/int8_product.h"
+#include "../../src/cuda/wgmma_decode.h"
 
 #include <eigen_q/Core>
 #include <eigen_q/src/Int8Product.h>
@@ -121,6 +122,7 @@ struct Options {
   Index outliers = 0;  // columns with one
   bool epilogue = false;
   Activation activation = Activation::kRelu;  // of the epilogue
+  BiasAxis biasAxis = BiasAxis::kPerCol;      // the same
   bool int8Activations = true;
 };
 
@@ -141,7 +143,7 @@ struct Case {
         x(s.m, s.k, o.x),
         y(s.m, s.n, o.y),
         residual(s.m, s.n, o.y),
-        bias(static_cast<std::size_t>(s.n)) {
+        bias(static_cast<std::size_t>(std::max(s.m, s.n))) {
     x.fill(random, 1);
     residual.fill(random, 1);
     for (auto& b : bias) b = S(std::normal_distribution<float>(0, 1)(random));
@@ -167,7 +169,7 @@ struct Case {
     p.y = y.view(yAt);
     if (options.epilogue) {
       p.epilogue.alpha = 0.5f;
-      p.epilogue.biasAxis = BiasAxis::kPerCol;
+      p.epilogue.biasAxis = options.biasAxis;
       p.epilogue.bias = biasAt;
       p.epilogue.activation = options.activation;
       p.epilogue.upper = 20;
@@ -586,28 +588,56 @@ BOOST_AUTO_TEST_CASE(outlierWeightsOfTheirOwn, *needsDevice()) {
   }
 }
 
+namespace {
+
+template <typename S>
+Eigen::VectorXd normsOfRows(const Dense<S>& x) {
+  Eigen::VectorXd squares = Eigen::VectorXd::Zero(x.rows);
+  for (Index i = 0; i < x.rows; ++i) {
+    for (Index k = 0; k < x.cols; ++k) squares[i] += std::pow(static_cast<double>(static_cast<float>(x(i, k))), 2);
+  }
+  return squares.cwiseSqrt();
+}
+Eigen::VectorXd normsOfRows(const Weights& w) {
+  const WeightView view = w.view(w.codes.data(), w.absmax.data());
+  Eigen::VectorXd squares = Eigen::VectorXd::Zero(w.rows);
+  for (Index j = 0; j < w.rows; ++j) {
+    for (Index k = 0; k < w.cols; ++k) squares[j] += std::pow(static_cast<double>(view.coeff(j, k)), 2);
+  }
+  return squares.cwiseSqrt();
+}
+
+/** Runs \a row on X as it is and compares with the host, twice. A sum is judged by the norms of its factors, which no
+ * sum of magnitudes exceeds. \returns false if the row refuses */
+template <typename S>
+bool agreesWithoutQuantisingX(const Row& row, const Case<S>& c, Context& context) {
+  DeviceCase<S> d(c);
+  if (row.refuse(d.product, context)) return false;
+  Dense<S> expected = c.y;
+  const QuantizedProduct host = c.product(expected);
+  internal::lower(host);
+  const Eigen::ArrayXXd sizes = (normsOfRows(c.x) * normsOfRows(c.w).transpose()).array();
+  row.run(d.product, context);
+  const auto found = d.y.toHost(context);
+  // Tensor cores truncate: two units a term. The host decodes with two roundings a weight.
+  expectAgreement(row.name + (": " + describe(c.shape, c.options)), c, found, expected, sizes, 2 * c.shape.k, false);
+  d.y.upload(c.y.storage);
+  row.run(d.product, context);
+  BOOST_TEST(std::memcmp(d.y.toHost(context).data(), found.data(), found.size() * sizeof(S)) == 0,
+             row.name << ": " << describe(c.shape, c.options) << ": other bits in a second run");
+  return true;
+}
+
+constexpr Row kWeightOnlyDecode = {"int8.decode.weightonly", ours::refuseInt8WeightOnlyDecode,
+                                   ours::runInt8WeightOnlyDecode, false};
+constexpr Row kWeightOnlyWgmma = {"int8.wgmma.weightonly", ours::refuseInt8WeightOnlyWgmma,
+                                  ours::runInt8WeightOnlyWgmma, false};
+
+}  // namespace
+
 BOOST_AUTO_TEST_CASE(weightsOnly, *needsDevice()) {
   Context context;
   int ran = 0;
-  const auto check = [&](const auto& c) {
-    using S = std::decay_t<decltype(c.bias[0])>;
-    Dense<S> expected = c.y;
-    const QuantizedProduct host = c.product(expected);
-    internal::lower(host);
-    std::vector<Index> all(static_cast<std::size_t>(c.shape.k));
-    for (Index k = 0; k < c.shape.k; ++k) all[static_cast<std::size_t>(k)] = k;
-    // Tensor cores truncate: two units a term. The host decodes with two roundings a weight.
-    const Eigen::ArrayXXd sizes = outlierSizes(c, all);
-    DeviceCase<S> d(c);
-    if (const char* why = ours::refuseInt8WeightOnlyDecode(d.product, context)) {
-      BOOST_TEST(c.shape.m > 16, why);
-      return;
-    }
-    ours::runInt8WeightOnlyDecode(d.product, context);
-    ++ran;
-    expectAgreement("int8.weightonly.decode: " + describe(c.shape, c.options), c, d.y.toHost(context), expected, sizes,
-                    2 * c.shape.k, false);
-  };
   for (const Shape& shape : kShapes) {
     if (shape.m > 20) continue;
     for (const bool epilogue : {false, true}) {
@@ -617,6 +647,11 @@ BOOST_AUTO_TEST_CASE(weightsOnly, *needsDevice()) {
         o.epilogue = epilogue;
         o.x = x;
         o.y = x;
+        const auto check = [&](const auto& c) {
+          const bool runs = agreesWithoutQuantisingX(kWeightOnlyDecode, c, context);
+          BOOST_TEST((runs || shape.m > 16));
+          ran += runs;
+        };
         check(Case<float>(shape, o));
         check(Case<Eigen::half>(shape, o));
         check(Case<Eigen::bfloat16>(shape, o));
@@ -626,6 +661,53 @@ BOOST_AUTO_TEST_CASE(weightsOnly, *needsDevice()) {
     }
   }
   BOOST_TEST(ran > 0);
+}
+
+/** Tiles in one round and in several, shared by blocks of a cluster and by a second kernel, cut off at every side. */
+BOOST_AUTO_TEST_CASE(weightsOnlyOfManyRows, *needsDevice()) {
+  Context context;
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  shapes.insert(shapes.end(), {{17, 1, 16},
+                               {20, 17000, 128},
+                               {32, 4400, 640},
+                               {64, 1100, 1040},
+                               {100, 700, 1168},
+                               {257, 500, 528},
+                               {300, 9000, 16},
+                               {1024, 300, 272}});
+  int ran = 0;
+  for (const Shape& shape : shapes) {
+    if (shape.m < 17 || shape.k == 0) continue;
+    for (const Layout x : {Layout::kRowMajor, Layout::kColMajor, Layout::kPaddedRows, Layout::kEveryOther}) {
+      Options o;
+      o.int8Activations = false;
+      o.x = o.y = x;
+      o.epilogue = x == Layout::kColMajor || x == Layout::kPaddedRows;
+      if (x == Layout::kPaddedRows) o.activation = Activation::kNone;
+      if (x != Layout::kRowMajor) o.padding = 16;
+      if (x == Layout::kEveryOther) o.offset = 32;
+      const auto check = [&](const auto& c) {
+        const bool runs = agreesWithoutQuantisingX(kWeightOnlyWgmma, c, context);
+        BOOST_TEST((runs || shape.k % 16 != 0 || context.properties().major != 9));
+        ran += runs;
+      };
+      check(Case<Eigen::half>(shape, o));
+      check(Case<Eigen::bfloat16>(shape, o));
+    }
+  }
+  BOOST_TEST((ran > 0 || context.properties().major != 9));
+}
+
+/** More rows of X than are packed together. */
+BOOST_AUTO_TEST_CASE(weightsOnlyOfMoreRowsThanAtOnce, *needsDevice()) {
+  Context context;
+  if (context.properties().major != 9) return;
+  Options o;
+  o.int8Activations = false;
+  o.epilogue = true;
+  o.biasAxis = BiasAxis::kPerRow;
+  o.x = o.y = Layout::kPaddedRows;
+  BOOST_TEST(agreesWithoutQuantisingX(kWeightOnlyWgmma, Case<Eigen::bfloat16>({4099, 8200, 48}, o), context));
 }
 
 BOOST_AUTO_TEST_CASE(weightsOnlyWithSpecialValues, *needsDevice()) {

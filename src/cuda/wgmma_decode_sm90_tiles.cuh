@@ -1,62 +1,76 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_wgmma_sm90_tiles.cuh: how a product is cut into tiles, tiles into units of work, and shared memory into
+// wgmma_decode_sm90_tiles.cuh: how a product is cut into tiles, tiles into units of work, and shared memory into
 // stages.
 //
 //   shared memory   │ X: stages of 1, 2 or 4 steps │ codes, absmax │ 64 KiB: 256 × [ pair table │ barriers ] │ codes │
+//   of int8         │ X: stages of 1 or 2 steps │ codes │ barriers │
 //
 //   work    tile 0 │ tile 1 │ …        whole tiles in rounds, one a block …
 //           t │ t │ t │ t+1 │ t+1      … and what is left by equal shares of K, whose sums a second kernel adds;
 //           t t t │ t+1 t+1 t+1 │ …    or tiles in rounds, one a cluster, whose blocks share K and add up the sums
-#ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
-#define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
+#ifndef EIGENQ_CUDA_WGMMA_DECODE_SM90_TILES_CUH
+#define EIGENQ_CUDA_WGMMA_DECODE_SM90_TILES_CUH
 
 #include "fourbit_operands.h"
 #include "fourbit_pair_table.cuh"
-#include "fourbit_wgmma_sm90_decode.cuh"
-#include "fourbit_wgmma_sm90_finish.cuh"
+#include "wgmma_decode_sm90_weights.cuh"
+#include "wgmma_decode_sm90_finish.cuh"
 #include "ptx_sm90.cuh"
 #include "ring.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
-namespace fourbit_wgmma {
+namespace wgmma_decode {
 
-// The table of 64 KiB begins at a multiple of its size; beside it are 32 KiB behind and 127 KiB before, as a block's
-// shared memory begins at 1 KiB. That leaves memory for small blocks of other kernels, and up to 128 tokens registers
-// too: those that pack X or add parts wait beside a block of this one for their turn.
-constexpr int kBehindBytes = 32 << 10;
+// Some is left for small blocks of other kernels, and up to 128 tokens registers too: those that pack X or add parts
+// wait beside a block of this one for their turn.
 constexpr int kSharedBytes = kHopperSharedBytes - (4 << 10);
-constexpr int kFrontBytes = kSharedBytes - kBehindBytes - fourbit::kTableBytes;
+
+/** What Memory divides. The table begins at a multiple of its size; beside it are 32 KiB behind and 127 KiB before, as
+ * a block's shared memory begins at 1 KiB. Barriers lie in the halves of the table's entries that are free. */
+template <bool kHasTable>
+struct Layout {
+  static constexpr int kBehindBytes = 32 << 10, kTableBytes = fourbit::kTableBytes;
+  static constexpr int kBarrierOffset = fourbit::kFreeOffset, kBarrierStride = fourbit::kEntryBytes;
+};
+template <>
+struct Layout<false> {
+  static constexpr int kBehindBytes = 0, kTableBytes = 1 << 10;
+  static constexpr int kBarrierOffset = 0, kBarrierStride = 8;
+};
 
 EIGENQ_HOST_DEVICE constexpr int leastOf(int a, int b) { return a < b ? a : b; }
 
-/** \tparam kTokens_  rows of X of a tile; \tparam kGroups_  warpgroups that multiply, 64 rows of W each; \tparam
- * kScaled_  whether absmax multiplies the weights rather than the sums */
-template <int kTokens_, int kGroups_, bool kScaled_>
-struct Tiling {
+/** \tparam Weights_  FourBit or Int8; \tparam kTokens_  rows of X of a tile; \tparam kGroups_  warpgroups that
+ * multiply, 64 rows of W each */
+template <typename Weights_, int kTokens_, int kGroups_>
+struct Tiling : Layout<Weights_::kHasTable> {
+  using Weights = Weights_;
+  using Layout = wgmma_decode::Layout<Weights::kHasTable>;
   static constexpr int kTokens = kTokens_, kGroups = kGroups_;
-  static constexpr bool kScaled = kScaled_;
   static_assert(kGroups == 2 || kGroups == 4, "registers are shared out for these");
   static constexpr int kRows = kGroups * kGroupRows, kThreads = (kGroups + 1) * kGroup;
   static constexpr int kSums = kTokens / 2;  // of a thread
-  static constexpr int kCodeBytes = kRows * kLine, kScaleBytes = kRows * kSteps * 4;
+  static constexpr int kCodeBytes = kRows * kLine, kScaleBytes = kRows * Weights::kScaleBytes;
   static constexpr int kCodeStageBytes = kCodeBytes + kScaleBytes;
   static constexpr int kXStepBytes = kTokens * 128;
-  static constexpr int kXSteps = kTokens <= 32 ? 4 : kTokens == 64 ? 2 : 1;  // of a stage of X
+  static constexpr int kXSteps = Weights::stepsOfX(kTokens);  // of a stage of X
   static constexpr int kXStageBytes = kXSteps * kXStepBytes;
-  static constexpr int kBehind = kBehindBytes / kCodeBytes;
-  static constexpr int kBefore = kGroups > 2 && kTokens <= 64 ? 2 : 1;
+  static constexpr int kFrontBytes = kSharedBytes - Layout::kBehindBytes - Layout::kTableBytes;
+  static constexpr int kBehind = Layout::kBehindBytes / kCodeBytes;
+  static constexpr int kBefore = Weights::stagesBefore(kTokens, kGroups);
   static constexpr int kCodeStages = kBehind + kBefore;
   static constexpr int kBeforeBytes = kBefore * kCodeBytes + kCodeStages * kScaleBytes;
   static constexpr int kXStages = leastOf(8, (kFrontBytes - kBeforeBytes) / kXStageBytes);
   // Registers of a thread: at the start those of an equal share, then the copying warps give theirs away.
-  static constexpr bool kManySums = kTokens * (kScaled ? 1 : 2) > 128;
+  static constexpr bool kManySums = kTokens * (Weights::kScalesSums ? 2 : 1) > 128;
   static constexpr int kRegisters = kGroups == 4 ? 96 : kManySums ? 168 : 144;
   static constexpr int kGivenRegisters = kManySums ? 40 : 32;
   static constexpr int kTakenRegisters = kGroups == 4 ? 112 : kManySums ? 232 : 200;
   static_assert(kGivenRegisters + kGroups * kTakenRegisters == (kGroups + 1) * kRegisters, "more than there are");
-  static_assert(kXStages >= 2 && kBehind >= 1, "nothing is copied while something is multiplied");
+  static_assert(kXStages >= 2 && kCodeStages >= 2 && kCodeStages <= 8,
+                "too few stages, or more than there are barriers for");
 };
 
 /** Where whole tiles end and shares of K begin. */
@@ -85,8 +99,9 @@ struct Schedule {
 
 struct Problem {
   Output out;
-  const float* codeTable = nullptr;
-  const void* x = nullptr;  // as fourbit_wgmma_pack.cu leaves it
+  const float* codeTable = nullptr;  // of 4-bit weights
+  const float* rowAbsmax = nullptr;  // of int8 weights
+  const void* x = nullptr;           // as wgmma_decode_pack.cu leaves it
   Schedule schedule;
   int rowTiles = 0;    // of W's rows
   int tokenTiles = 0;  // of X's
@@ -98,18 +113,17 @@ struct Memory {
   std::uint32_t front, table;
 
   __device__ __forceinline__ explicit Memory(const void* memory)
-      : front(ptx::sharedAddress(memory)), table(front + kFrontBytes) {
-    if (front % 1024 != 0 || table % fourbit::kTableBytes != 0) __trap();
+      : front(ptx::sharedAddress(memory)), table(front + Tiles::kFrontBytes) {
+    if (front % 1024 != 0 || table % Tiles::kTableBytes != 0) __trap();
   }
   __device__ __forceinline__ std::uint32_t x(int slot) const { return front + slot * Tiles::kXStageBytes; }
   __device__ __forceinline__ std::uint32_t codes(int slot) const {
-    return slot < Tiles::kBehind ? table + fourbit::kTableBytes + slot * Tiles::kCodeBytes
+    return slot < Tiles::kBehind ? table + Tiles::kTableBytes + slot * Tiles::kCodeBytes
                                  : behindX() + (slot - Tiles::kBehind) * Tiles::kCodeBytes;
   }
   __device__ __forceinline__ std::uint32_t scales(int slot) const {
     return behindX() + Tiles::kBefore * Tiles::kCodeBytes + slot * Tiles::kScaleBytes;
   }
-  // Barriers lie in the halves of the table's entries that are free.
   __device__ __forceinline__ std::uint32_t codesFull(int slot) const { return barrier(2 * slot); }
   __device__ __forceinline__ std::uint32_t codesEmpty(int slot) const { return barrier(2 * slot + 1); }
   __device__ __forceinline__ std::uint32_t xFull(int slot) const { return barrier(16 + 2 * slot); }
@@ -122,7 +136,7 @@ struct Memory {
  private:
   __device__ __forceinline__ std::uint32_t behindX() const { return front + Tiles::kXStages * Tiles::kXStageBytes; }
   __device__ __forceinline__ std::uint32_t barrier(int i) const {
-    return table + fourbit::kFreeOffset + i * fourbit::kEntryBytes;
+    return table + Tiles::kBarrierOffset + i * Tiles::kBarrierStride;
   }
 };
 
@@ -223,13 +237,14 @@ __global__ void __launch_bounds__(kGroup) addParts(const __grid_constant__ Probl
   placeTile(p, s.rounds * s.blocks + static_cast<int>(blockIdx.x), rowTile, tokenTile);
   finish<T>(p.out,
             placeOf(Index{rowTile} * Tiles::kRows + Index{blockIdx.y} * kGroupRows,
-                    Index{tokenTile} * Tiles::kTokens + Index{blockIdx.z} * kPartTokens),
+                    Index{tokenTile} * Tiles::kTokens + Index{blockIdx.z} * kPartTokens,
+                    Tiles::Weights::pairOf(groupOfLane())),
             sums);
 }
 
-}  // namespace fourbit_wgmma
+}  // namespace wgmma_decode
 }  // namespace internal
 }  // namespace gpu
 }  // namespace EigenQ
 
-#endif  // EIGENQ_CUDA_FOURBIT_WGMMA_SM90_TILES_CUH
+#endif  // EIGENQ_CUDA_WGMMA_DECODE_SM90_TILES_CUH

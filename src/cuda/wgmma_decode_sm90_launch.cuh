@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_wgmma_sm90.cu: which of the kernels of fourbit_wgmma_sm90.cuh computes a product, and how it is shared among
-// blocks.
-#include "fourbit_wgmma_sm90.cuh"
+// wgmma_decode_sm90_launch.cuh: how a product is shared among blocks, and the launches.
+#ifndef EIGENQ_CUDA_WGMMA_DECODE_SM90_LAUNCH_CUH
+#define EIGENQ_CUDA_WGMMA_DECODE_SM90_LAUNCH_CUH
 
 #include <algorithm>
 #include <limits>
@@ -10,41 +10,26 @@
 #include <utility>
 
 #include "alignment.h"
-#include "fourbit_wgmma.h"
+#include "dense_view.h"
 #include "op_launch.cuh"
 #include "tensor_map.h"
+#include "wgmma_decode.h"
+#include "wgmma_decode_sm90.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
-namespace {
+namespace wgmma_decode {
 
-using namespace fourbit_wgmma;
+/** Rows of X that are packed together: this bounds the memory that takes. */
+constexpr Index kRowsAtOnce = 4096;
 
-constexpr Index kLeastRows = 17, kMostRows = 1024;
+/** From so many rows of W on, packing many rows of X costs less than decoding W into memory. */
+constexpr Index kManyRows = 8192;
 
-using Of32 = Tiling<32, 2, false>;
-using Of32Tall = Tiling<32, 4, false>;
-using Of64 = Tiling<64, 2, false>;
-using Of128 = Tiling<128, 2, false>;
-using Of128Scaled = Tiling<128, 2, true>;
-using Of256Scaled = Tiling<256, 2, true>;
-
-/** Microseconds that 256 k of a tile take a block, all others being at work too: on an H200. */
+/** Microseconds that a chunk of K of a tile takes a block, all others being at work too: on an H200. */
 template <typename Tiles>
 constexpr double kChunkTime = 0;
-template <>
-constexpr double kChunkTime<Of32> = 1.0;
-template <>
-constexpr double kChunkTime<Of32Tall> = 1.75;
-template <>
-constexpr double kChunkTime<Of64> = 1.2;
-template <>
-constexpr double kChunkTime<Of128> = 2.0;
-template <>
-constexpr double kChunkTime<Of128Scaled> = 1.9;
-template <>
-constexpr double kChunkTime<Of256Scaled> = 3.1;
 
 /** Microseconds that differ from schedule to schedule. */
 template <typename Tiles>
@@ -60,20 +45,21 @@ double estimate(const Schedule& s) {
 
 /** Clusters of so many blocks that find room at once. Which multiprocessors may form one differs among devices of the
  * same name: 132 of an H200 hold 66 clusters of two, 39 of three and 30 of four. */
+template <typename T, typename Tiles>
 int clustersAtOnce(int cluster, const Context& context) {
   static std::mutex mutex;
   static std::map<std::pair<int, int>, int> known;  // by device and size: the driver takes its time to answer
   const std::lock_guard<std::mutex> lock(mutex);
   const auto [entry, isNew] = known.try_emplace({context.device(), cluster}, 0);
   if (!isNew) return entry->second;
-  const auto kernel = wgmmaProduct<__half, Of64>;  // the others take as much of a multiprocessor
+  const auto kernel = wgmmaProduct<T, Tiles>;
   EIGENQ_CUDA_CHECK(allowSharedMemory(reinterpret_cast<const void*>(kernel), context.device(), kSharedBytes));
   cudaLaunchAttribute size = {};
   size.id = cudaLaunchAttributeClusterDimension;
   size.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(context.multiprocessors() / cluster * cluster));
-  config.blockDim = dim3(Of64::kThreads);
+  config.blockDim = dim3(Tiles::kThreads);
   config.dynamicSmemBytes = kSharedBytes;
   config.attrs = &size;
   config.numAttrs = 1;
@@ -83,12 +69,12 @@ int clustersAtOnce(int cluster, const Context& context) {
 
 /** The fastest of: a tile a block; the same, with what is left of whole rounds in equal shares of at least so many
  * chunks; a tile a cluster. */
-template <typename Tiles>
+template <typename T, typename Tiles>
 Schedule scheduleOf(const QuantizedProduct& p, const Context& context) {
   const int multiprocessors = context.multiprocessors();
   Schedule whole;
   whole.tiles = static_cast<int>(ceilDiv(p.w.rows, Tiles::kRows) * ceilDiv(p.x.rows, Tiles::kTokens));
-  whole.chunks = whole.chunksOfBlock = static_cast<int>(ceilDiv(p.w.cols, kChunk));
+  whole.chunks = whole.chunksOfBlock = static_cast<int>(ceilDiv(p.w.cols, Tiles::Weights::kChunk));
   whole.blocks = whole.clusters = std::min(whole.tiles, multiprocessors);
   whole.rounds = static_cast<int>(ceilDiv(whole.tiles, whole.blocks));
   Schedule best = whole;
@@ -109,7 +95,7 @@ Schedule scheduleOf(const QuantizedProduct& p, const Context& context) {
     consider(s);
   }
   for (int cluster = 2; cluster <= std::min(kMostBlocks, whole.chunks); ++cluster) {
-    const int clusters = clustersAtOnce(cluster, context);
+    const int clusters = clustersAtOnce<T, Tiles>(cluster, context);
     if (clusters == 0) continue;
     Schedule s = whole;
     s.cluster = cluster;
@@ -123,7 +109,7 @@ Schedule scheduleOf(const QuantizedProduct& p, const Context& context) {
   return best;
 }
 
-Finish finishOf(const QuantizedProduct& p) {
+inline Finish finishOf(const QuantizedProduct& p) {
   const Epilogue& e = p.epilogue;
   if (!storesPairs(p.y, e)) return Finish::kAny;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -132,11 +118,50 @@ Finish finishOf(const QuantizedProduct& p) {
   return isPlain ? Finish::kPlain : Finish::kPairs;
 }
 
+/** Kernels count W's rows and chunks in 32 bits. */
+inline const char* refuseWhatIsNotCounted(const WeightView& w) {
+  constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
+  return w.rows > kMost - kRowsAtOnce || w.cols > kMost >> 9 ? "more rows or columns of W than 32 bits count" : nullptr;
+}
+
+/** Calls \a launch with the product, or of many rows of X with parts of it. */
+template <typename Launch>
+void forRowsOfX(const QuantizedProduct& p, const Launch& launch) {
+  for (Index row = 0; row < p.x.rows; row += kRowsAtOnce) {
+    const Index count = std::min(kRowsAtOnce, p.x.rows - row);
+    QuantizedProduct part = p;
+    part.x = rows(p.x, row, count);
+    part.y = rows(p.y, row, count);
+    part.epilogue = rows(p.epilogue, p.y.scalar, row, count);
+    launch(part);
+  }
+}
+
+/** Where the kernel finds W. */
+template <typename Tiles>
+void describeWeights(const QuantizedProduct& p, Scratch& scratch, Context& context, Problem& problem,
+                     CUtensorMap& codes, CUtensorMap& scales) {
+  const WeightView& w = p.w;
+  const bool isFourBit = Tiles::Weights::kHasTable;
+  const Index perByte = isFourBit ? 2 : 1;
+  const Index stride = w.rows > 1 ? w.stride / perByte : 16;  // a single row's need not be a multiple of anything
+  codes = tensorMap<2>(static_cast<const char*>(w.codes) + w.offset / perByte, {w.cols / perByte, w.rows}, {stride},
+                       {kLine, Tiles::kRows}, CU_TENSOR_MAP_SWIZZLE_128B);
+  if (!isFourBit) {
+    problem.rowAbsmax = w.rowAbsmax;
+    return;
+  }
+  problem.codeTable = w.codeTable;
+  const PackedAbsmax absmax = packAbsmax(w, scratch, context);
+  const Index perRow = w.cols / kDeep * 4;  // bytes
+  scales = tensorMap<2>(absmax.data, {perRow, w.rows}, {absmax.stride * 4}, {Tiles::Weights::kScaleBytes, Tiles::kRows},
+                        CU_TENSOR_MAP_SWIZZLE_NONE);
+}
+
 template <typename T, typename Tiles>
 void launch(const QuantizedProduct& p, const Schedule& schedule, Context& context) {
   Scratch scratch(context);
   Problem problem;
-  problem.codeTable = p.w.codeTable;
   problem.schedule = schedule;
   problem.rowTiles = static_cast<int>(ceilDiv(p.w.rows, Tiles::kRows));
   problem.tokenTiles = static_cast<int>(ceilDiv(p.x.rows, Tiles::kTokens));
@@ -144,16 +169,9 @@ void launch(const QuantizedProduct& p, const Schedule& schedule, Context& contex
   problem.out = {p.y, p.epilogue, nullptr, finishOf(p)};
   if (s.sharing > 0) problem.out.parts = scratch.array<float>(Index{2} * s.sharing * Tiles::kRows * Tiles::kTokens);
 
-  const PackedAbsmax absmax = packAbsmax(p.w, scratch, context);
-  problem.x = packTokens(p.x, Tiles::kTokens, scratch, context);
-  const char* const first = static_cast<const char*>(p.w.codes) + p.w.offset / 2;
-  const Index stride = p.w.rows > 1 ? p.w.stride : p.w.cols;  // a single row's need not be a multiple of anything
-  const CUtensorMap codes =
-      tensorMap<2>(first, {p.w.cols / 2, p.w.rows}, {stride / 2}, {kLine, Tiles::kRows}, CU_TENSOR_MAP_SWIZZLE_128B);
-  const Index perRow = p.w.cols / kDeep * 4;  // bytes
-  const CUtensorMap scales = tensorMap<2>(absmax.data, {perRow, p.w.rows}, {absmax.stride * 4},
-                                          {kSteps * 4, Tiles::kRows}, CU_TENSOR_MAP_SWIZZLE_NONE);
-
+  CUtensorMap codes, scales = {};
+  describeWeights<Tiles>(p, scratch, context, problem, codes, scales);
+  problem.x = packTokens(p.x, Tiles::kTokens, Tiles::Weights::kChunk, scratch, context);
   launchEarly("wgmmaProduct", wgmmaProduct<T, Tiles>,
               {dim3(static_cast<unsigned>(s.blocks)), Tiles::kThreads, kSharedBytes, static_cast<unsigned>(s.cluster)},
               context, problem, codes, scales);
@@ -164,54 +182,20 @@ void launch(const QuantizedProduct& p, const Schedule& schedule, Context& contex
 
 template <typename T, typename Tiles>
 void launch(const QuantizedProduct& p, Context& context) {
-  launch<T, Tiles>(p, scheduleOf<Tiles>(p, context), context);
+  launch<T, Tiles>(p, scheduleOf<T, Tiles>(p, context), context);
 }
 
 template <typename T, typename First, typename Second>
 void launchFaster(const QuantizedProduct& p, Context& context) {
-  const Schedule first = scheduleOf<First>(p, context);
-  const Schedule second = scheduleOf<Second>(p, context);
+  const Schedule first = scheduleOf<T, First>(p, context);
+  const Schedule second = scheduleOf<T, Second>(p, context);
   if (estimate<First>(first) <= estimate<Second>(second)) return launch<T, First>(p, first, context);
   launch<T, Second>(p, second, context);
 }
 
-/** In bfloat16 wide tiles scale the weights: as exact as decoding first, and the tensor cores need not wait for sums to
- * be scaled. In half that rounding would follow the one of the levels. */
-template <typename T>
-void launchFor(const QuantizedProduct& p, Context& context) {
-  constexpr bool kIsHalf = std::is_same_v<T, __half>;
-  if (p.x.rows <= 32) return launchFaster<T, Of32, Of32Tall>(p, context);
-  if (p.x.rows <= 64) return launch<T, Of64>(p, context);
-  if (p.x.rows <= 128) return launchFaster<T, Of64, std::conditional_t<kIsHalf, Of128, Of128Scaled>>(p, context);
-  if constexpr (kIsHalf) {
-    launch<T, Of128>(p, context);
-  } else {
-    launchFaster<T, Of256Scaled, Of128Scaled>(p, context);
-  }
-}
-
-}  // namespace
-
-const char* refuseFourBitWgmma(const QuantizedProduct& p, const Context& context) {
-  if (const char* why = refuseFourBitOperands(p, /*transposed=*/true)) return why;
-  if (const char* why = refuseAllButHopper(context)) return why;
-  if (p.x.rows < kLeastRows) return "fewer than 17 rows of X";
-  if (p.x.rows > kMostRows) return "more than 1024 rows of X: a product with decoded weights is faster";
-  if (const char* why = refuseFourBitRowsOfCodes(p.w)) return why;
-  if (p.w.cols == 0) return "nothing to sum";
-  if (Index{1} << p.w.blockShift < kDeep) return "blocks of less than 64";
-  constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
-  if (p.w.rows > kMost / kMostRows || p.w.cols > kMost / 2 / kPackedChunk)
-    return "more rows or columns than 32 bits count";
-  return nullptr;
-}
-
-void runFourBitWgmma(const QuantizedProduct& p, Context& context) {
-  if (p.y.rows == 0 || p.y.cols == 0) return;
-  const DeviceGuard guard(context.device());
-  dispatchSixteenBits(p.x.scalar, [&](auto tag) { launchFor<typename decltype(tag)::type>(p, context); });
-}
-
+}  // namespace wgmma_decode
 }  // namespace internal
 }  // namespace gpu
 }  // namespace EigenQ
+
+#endif  // EIGENQ_CUDA_WGMMA_DECODE_SM90_LAUNCH_CUH

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_wgmma_pack.cu: X and absmax as the kernel of fourbit_wgmma_sm90.cuh takes them.
+// wgmma_decode_pack.cu: X and absmax as the kernel of wgmma_decode_sm90.cuh takes them.
 //
 //   64 k of a token, 4 B units 8c + 2j + h       │ c = 0: 0 1 2 3 4 5 6 7 │ c = 1: 8 … 15 │ c = 2 │ c = 3 │
 //   as wgmma reads them, pieces 2j + h of 16 B   │ 0 8 16 24 │ 1 9 17 25 │ … │ 7 15 23 31 │    swizzled by t % 8
@@ -9,7 +9,7 @@
 // Measured On an H200 packing adds 2.1 us to a product of 64 rows by 4096, 3 of 128, 4 to 5 of 512.
 
 #include "alignment.h"
-#include "fourbit_wgmma.h"
+#include "wgmma_decode.h"
 #include "op_launch.cuh"
 
 namespace EigenQ {
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) packAbsmaxKernel(const __grid_consta
 
 using Word = std::uint16_t;
 
-/** Eight values from column \a col on; K is a multiple of 64. */
+/** Eight values from column \a col on; K is a multiple of 8. */
 template <bool kVectors>
 __device__ __forceinline__ uint4 loadEight(const ConstDenseView& x, Index token, Index col) {
   const Word* const from = static_cast<const Word*>(x.data) + token * x.rowStride + col * x.colStride;
@@ -102,8 +102,8 @@ PackedAbsmax packAbsmax(const WeightView& w, Scratch& scratch, Context& context)
   return {packed, perRow * kFour};
 }
 
-const void* packTokens(const ConstDenseView& x, Index tileTokens, Scratch& scratch, Context& context) {
-  const Index depths = ceilDiv(x.cols, kPackedChunk) * (kPackedChunk / kPackedDepth);
+const void* packTokens(const ConstDenseView& x, Index tileTokens, Index chunk, Scratch& scratch, Context& context) {
+  const Index depths = ceilDiv(x.cols, chunk) * (chunk / kPackedDepth);
   const Index tokens = roundUp(x.rows, tileTokens);
   uint4* const packed = static_cast<uint4*>(scratch.bytes(static_cast<std::size_t>(tokens * depths) * 128));
   const bool vectors = x.colStride == 1 && isAligned(x.data, 16) && x.rowStride % 8 == 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_wgmma_sm90_exchange.cuh: the blocks of a cluster have each summed a share of K of the same tile. Each adds up
+// wgmma_decode_sm90_exchange.cuh: the blocks of a cluster have each summed a share of K of the same tile. Each adds up
 // all shares of some of its tokens.
 //
 //   tokens of a tile    │ piece 0 │ 1 │ 2 │ 3 │ … 7 │    of three blocks the first has 0 to 2, the next 3 to 5
@@ -9,15 +9,15 @@
 // takes about 1 us, where a second kernel takes 4 to 7. Numbers of blocks are constants here: divisions by one that is
 // known only as the program runs took 1.5 us more. Shares are added in ascending order of k: the same bits in every
 // run.
-#ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_EXCHANGE_CUH
-#define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_EXCHANGE_CUH
+#ifndef EIGENQ_CUDA_WGMMA_DECODE_SM90_EXCHANGE_CUH
+#define EIGENQ_CUDA_WGMMA_DECODE_SM90_EXCHANGE_CUH
 
-#include "fourbit_wgmma_sm90_tiles.cuh"
+#include "wgmma_decode_sm90_tiles.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
-namespace fourbit_wgmma {
+namespace wgmma_decode {
 
 constexpr int kMostBlocks = 3;  // of a cluster
 
@@ -132,9 +132,9 @@ class Exchange {
   const int m_rank, m_share, m_begin, m_end;
 };
 
-}  // namespace fourbit_wgmma
+}  // namespace wgmma_decode
 }  // namespace internal
 }  // namespace gpu
 }  // namespace EigenQ
 
-#endif  // EIGENQ_CUDA_FOURBIT_WGMMA_SM90_EXCHANGE_CUH
+#endif  // EIGENQ_CUDA_WGMMA_DECODE_SM90_EXCHANGE_CUH

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
-// fourbit_wgmma_sm90_finish.cuh: what happens to a tile's sums in registers.
+// wgmma_decode_sm90_finish.cuh: what happens to a tile's sums in registers.
 //
-//   fragment   thread 32w + 4g + c of a warpgroup holds rows 16w + 2g and 16w + 2g + 1 of its 64 rows of W, which are
-//              columns of Y, and of each group of 8 tokens 8i + 2c and 8i + 2c + 1: sums 4i, 4i + 1 of the first row,
-//              4i + 2, 4i + 3 of the other
-#ifndef EIGENQ_CUDA_FOURBIT_WGMMA_SM90_FINISH_CUH
-#define EIGENQ_CUDA_FOURBIT_WGMMA_SM90_FINISH_CUH
+//   fragment   thread 32w + 4g + c of a warpgroup holds rows 16w + 2p and 16w + 2p + 1 of its 64 rows of W, which are
+//              columns of Y, p = g or another order of eight; of each group of 8 tokens 8i + 2c and 8i + 2c + 1: sums
+//              4i, 4i + 1 of the first row, 4i + 2, 4i + 3 of the other
+#ifndef EIGENQ_CUDA_WGMMA_DECODE_SM90_FINISH_CUH
+#define EIGENQ_CUDA_WGMMA_DECODE_SM90_FINISH_CUH
 
 #include "epilogue.cuh"
 
 namespace EigenQ {
 namespace gpu {
 namespace internal {
-namespace fourbit_wgmma {
+namespace wgmma_decode {
 
 constexpr int kGroup = 128;     // threads of a warpgroup
 constexpr int kGroupRows = 64;  // of W
@@ -36,9 +36,10 @@ struct Place {
   Index col;    // of the first row; the other's is the next
   Index token;  // 8i + token and the next
 };
-__device__ __forceinline__ Place placeOf(Index row, Index token) {
+__device__ __forceinline__ int groupOfLane() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+__device__ __forceinline__ Place placeOf(Index row, Index token, int pair = groupOfLane()) {
   const int thread = static_cast<int>(threadIdx.x) % kGroup;
-  return {row + thread / 32 * 16 + thread % 32 / 4 * 2, token + thread % 4 * 2};
+  return {row + thread / 32 * 16 + pair * 2, token + thread % 4 * 2};
 }
 
 // A part: sums of a warpgroup after another, of 16 tokens after another, four of a thread after another's.
@@ -114,9 +115,9 @@ __device__ __forceinline__ void finish(const Output& out, const Place& at, const
   storeSlowly<T>(out, at, sums);
 }
 
-}  // namespace fourbit_wgmma
+}  // namespace wgmma_decode
 }  // namespace internal
 }  // namespace gpu
 }  // namespace EigenQ
 
-#endif  // EIGENQ_CUDA_FOURBIT_WGMMA_SM90_FINISH_CUH
+#endif  // EIGENQ_CUDA_WGMMA_DECODE_SM90_FINISH_CUH
