@@ -85,7 +85,8 @@ void Sampler::keepTopK() {
   const auto k = static_cast<std::size_t>(m_options.topK);
   if (k == 0 || k >= m_candidates.size()) return;
   const auto end = m_candidates.begin() + m_options.topK;
-  std::nth_element(m_candidates.begin(), end - 1, m_candidates.end(), MoreProbable());
+  // Sorted: std::nth_element leaves an order of the library's own, and the draw goes by the order.
+  std::partial_sort(m_candidates.begin(), end, m_candidates.end(), MoreProbable());
   m_candidates.erase(end, m_candidates.end());
 }
 

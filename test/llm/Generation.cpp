@@ -214,6 +214,17 @@ BOOST_AUTO_TEST_CASE(onlyTheMostProbableAreKept) {
   BOOST_TEST(kept(2, 1, 0.3) == (std::vector<int>{1, 3}));
 }
 
+// Draws go by the order of what is kept, which must not be a standard library's own.
+BOOST_AUTO_TEST_CASE(theOrderOfWhatIsKeptIsThatOfProbability) {
+  const Eigen::VectorXf scores = Eigen::ArrayXf::LinSpaced(1000, 0, 900).sin();
+  llm::SamplingOptions byRank, byProbability;
+  byRank.temperature = byProbability.temperature = 1;
+  byRank.topK = byProbability.topK = 100;
+  byProbability.topP = 1 - 1e-9;  // takes none of them away, and sorts
+  llm::Sampler first(byRank), second(byProbability);
+  for (int i = 0; i < 200; ++i) BOOST_TEST_REQUIRE(first(scores) == second(scores));
+}
+
 BOOST_AUTO_TEST_CASE(greedyTakesTheFirstOfEquals) {
   llm::Sampler sample({});
   BOOST_TEST(sample(Eigen::Vector4f(0, 3, 3, 1)) == 1);
