@@ -23,16 +23,18 @@ template <>
 struct CodePairs<__nv_bfloat16> {
   static constexpr float kUnit = 4096;
 
-  /** Bytes 0x3d above a code's lower seven bits b are (128 + b)·2⁻¹²; above its sign bit alone 128·2⁻¹², or 256·2⁻¹²
-   * where it is set. Their difference is exact. */
+  /** Bits below 0x0100 are integers times 2⁻¹³³: subnormal numbers and those of the first exponent are equally far
+   * apart. Those of code + 128 become code·2⁻¹² by one fused multiply-add. */
   static __device__ __forceinline__ void pairs(std::uint32_t codes, std::uint32_t& first, std::uint32_t& second) {
-    first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4140));
-    second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4342));
+    const std::uint32_t shifted = codes ^ 0x80808080u;
+    first = pair(__byte_perm(shifted, 0, 0x4140));
+    second = pair(__byte_perm(shifted, 0, 0x4342));
   }
   static __device__ __forceinline__ void crossedPairs(std::uint32_t codes, std::uint32_t& first,
                                                       std::uint32_t& second) {
-    first = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4240));
-    second = pair(__byte_perm(codes, 0x3d3d3d3du, 0x4341));
+    const std::uint32_t shifted = codes ^ 0x80808080u;
+    first = pair(__byte_perm(shifted, 0, 0x4240));
+    second = pair(__byte_perm(shifted, 0, 0x4341));
   }
 
  private:
@@ -40,7 +42,8 @@ struct CodePairs<__nv_bfloat16> {
     return *reinterpret_cast<__nv_bfloat162*>(&bits);
   }
   static __device__ __forceinline__ std::uint32_t pair(std::uint32_t bits) {
-    const __nv_bfloat162 codes = __hsub2(asFloats(bits & 0xff7fff7fu), asFloats(bits & 0xff80ff80u));
+    constexpr std::uint32_t kTwoTo121 = 0x7c007c00u, kMinusTwoToMinus5 = 0xbd00bd00u;
+    const __nv_bfloat162 codes = __hfma2(asFloats(bits), asFloats(kTwoTo121), asFloats(kMinusTwoToMinus5));
     return *reinterpret_cast<const std::uint32_t*>(&codes);
   }
 };
