@@ -17,11 +17,11 @@
 //          table, 4 + 4 for codes (int8: 8 + 8, no table), n/4 for wgmma's reads of X and n/8 for their copies, at n
 //          tokens.
 // Work     2·m·n·k FLOP at nominally 989 TFLOP/s, 790 with random data. A step takes 4 · n/2 clocks of the tensor cores
-//          per warpgroup, and of each warp's slots about 100 + n/2: 16 PRMT, 16 lookups, n/2 FFMA; int8: 70, in half 45.
+//          per warpgroup, and of each warp's slots about 100 + n/2: 16 PRMT, 16 lookups, n/2 FFMA; int8: 45.
 // Scales   Of int8 those of rows multiply the sums in the end: codes are exact in 16 bits. Of 4 bits, up to 64 tokens,
 //          in half up to 128, absmax multiplies float sums of a block of 64 (Plain): as in fourbit_decode_mma.cuh. That
 //          waits for the products; with more tokens absmax multiplies the weights (Scaled), 80 slots more (half: 144),
-//          with two steps under way: at 8192×8192 with 1024 rows 1.36 times as fast in half, and no worse than
+//          with two steps under way: at 8192×8192 with 1024 rows 1.37 times as fast in half, and no worse than
 //          dequantising first, which rounds the same.
 // Measured On an H200 a step of a tile of 128 rows takes 0.25 us at 32 tokens, 0.30 at 64, 0.45 at 128 and 0.7 at 256,
 //          of which the tensor cores need 0.07, 0.13, 0.26 and 0.52 at 1.98 GHz: its latencies are what is left,
